@@ -1,0 +1,1 @@
+"""Words that all rooms share: errors, units, ids, time. Standard library only."""

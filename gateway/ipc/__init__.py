@@ -1,0 +1,1 @@
+"""What the processes of one gateway say to one another, on unix sockets only."""

@@ -1,0 +1,178 @@
+"""One end of a `SOCK_SEQPACKET` unix socket, as bounded typed frames.
+
+The kernel keeps frame borders, so there is no framing to get wrong. Sending never waits: a peer that doesn't read is
+taken for dead once `MAX_QUEUED` frames wait for it, because the guard must never hang on anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from gateway.core.error import TransientError
+from gateway.ipc.frame import MAX_FRAME_BYTES, Frame
+
+MAX_QUEUED = 256
+_MAX_FDS = 1
+
+T = TypeVar("T")
+_encoder = msgspec.msgpack.Encoder()
+
+
+class ChannelLostError(TransientError):
+    """The peer closed, died, doesn't read, or sent what it may not send."""
+
+
+class Channel(Generic[T]):
+    """A connected socket that takes frames of `accepts` and sends any frame.
+
+    Usable from one task for receiving and from anywhere in the loop's thread for sending.
+    """
+
+    def __init__(self, sock: socket.socket, accepts: Any) -> None:  # noqa: ANN401  (a union is no type)
+        sock.setblocking(False)
+        self._sock = sock
+        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(accepts)
+        self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._writing = False
+        self.lost = False
+
+    def send(self, frame: Frame, fds: Sequence[int] = ()) -> None:
+        """Send or queue; raises ChannelLostError. Descriptors in `fds` are duplicated: the caller keeps its own."""
+        if self.lost:
+            raise ChannelLostError("closed")
+        data = _encoder.encode(frame)
+        if len(data) > MAX_FRAME_BYTES:
+            raise ValueError(f"frame of {len(data)} bytes")
+        if self._waiting:
+            self._queue(data, fds)
+            return
+        try:
+            self._send_now(data, fds)
+        except BlockingIOError:
+            self._queue(data, fds)
+        except OSError as exc:
+            self.close()
+            raise ChannelLostError(str(exc)) from exc
+
+    async def receive(self) -> tuple[T, list[int]]:
+        """The next frame and its descriptors, which the caller now owns. Raises ChannelLostError at the end."""
+        while True:
+            if self.lost:
+                raise ChannelLostError("closed")
+            try:
+                # Descriptors are taken close-on-exec, so that no child inherits a media socket.
+                data, fds, flags, _ = socket.recv_fds(
+                    self._sock, MAX_FRAME_BYTES + 1, _MAX_FDS, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                await self._readable()
+                continue
+            except OSError as exc:
+                self.close()
+                raise ChannelLostError(str(exc)) from exc
+            if not data or len(data) > MAX_FRAME_BYTES or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                _close_all(fds)
+                self.close()
+                raise ChannelLostError("peer closed" if not data else "oversized frame")
+            try:
+                return self._decoder.decode(data), fds
+            except msgspec.MsgspecError as exc:
+                _close_all(fds)
+                self.close()
+                raise ChannelLostError("frame outside the union") from exc
+
+    def close(self) -> None:
+        """Idempotent; a waiting receiver gets ChannelLostError."""
+        if self.lost:
+            return
+        self.lost = True
+        loop = asyncio.get_running_loop()
+        if self._writing:
+            loop.remove_writer(self._sock)
+        with contextlib.suppress(OSError):
+            # Wakes a receiver that waits for readability, in this process and in the peer.
+            self._sock.shutdown(socket.SHUT_RDWR)
+        for _, fds in self._waiting:
+            _close_all(fds)
+        self._waiting.clear()
+        loop.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            asyncio.get_running_loop().remove_reader(self._sock)
+        self._sock.close()
+
+    def _send_now(self, data: bytes, fds: Sequence[int]) -> None:
+        if fds:
+            socket.send_fds(self._sock, [data], list(fds))
+        else:
+            self._sock.send(data)
+
+    def _queue(self, data: bytes, fds: Sequence[int]) -> None:
+        if len(self._waiting) >= MAX_QUEUED:
+            self.close()
+            raise ChannelLostError("peer does not read")
+        self._waiting.append((data, tuple(os.dup(fd) for fd in fds)))
+        if not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().add_writer(self._sock, self._drain)
+
+    def _drain(self) -> None:
+        while self._waiting:
+            data, fds = self._waiting[0]
+            try:
+                self._send_now(data, fds)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.close()
+                return
+            _close_all(fds)
+            self._waiting.popleft()
+        self._writing = False
+        asyncio.get_running_loop().remove_writer(self._sock)
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(self._sock, wake)
+        try:
+            await ready
+        finally:
+            if self._sock.fileno() >= 0:
+                loop.remove_reader(self._sock)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends for sealed datagrams; the kernel's send buffer is the bound."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+async def connect(path: str) -> socket.socket:
+    """Connect to a listening socket; raises ChannelLostError when nobody listens."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, path)
+    except OSError as exc:
+        sock.close()
+        raise ChannelLostError(f"{path}: {exc}") from exc
+    return sock

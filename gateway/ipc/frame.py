@@ -1,0 +1,117 @@
+"""Typed frames between guard, link and eye: closed unions, one struct a frame.
+
+Every receiver names the union it takes; a frame outside it ends the channel, because a peer that speaks out of turn is
+broken or hostile. `Beat` flows both ways on every channel, so that a stopped process is noticed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+MAX_FRAME_BYTES = 64 * 1024
+Payload = Annotated[bytes, Meta(max_length=48 * 1024)]
+Code = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,40}\Z")]
+CheckId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}\Z")]
+
+
+class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of all frames."""
+
+
+class Beat(Frame, frozen=True):
+    """I am alive. Guard to eye it is the permit to go on: without it for 3 s the eye stops by itself."""
+
+
+# link → guard
+class CommandArrived(Frame, frozen=True):
+    """One message from the command topic, unverified."""
+
+    untrusted: Payload
+    correlation: Annotated[bytes, Meta(max_length=64)]
+
+
+class TimeArrived(Frame, frozen=True):
+    untrusted: Payload
+
+
+class BrokerChanged(Frame, frozen=True):
+    up: bool
+
+
+# guard → link
+class Publish(Frame, frozen=True):
+    branch: Code
+    payload: Payload
+    correlation: Annotated[bytes, Meta(max_length=64)] = b""
+    evidential: bool = False
+    retain: bool = False
+
+
+class MediaOpened(Frame, frozen=True):
+    """Carries link's end of the media socket. Sealed datagrams flow on it until the guard shuts it."""
+
+    check: CheckId
+
+
+class MediaShut(Frame, frozen=True):
+    check: CheckId
+
+
+# guard → eye
+class Start(Frame, frozen=True):
+    """Sensor on, make the answer; no frame may leave before `LetFramesOut`. Carries eye's end of the media socket."""
+
+    check: CheckId
+    offer: Annotated[str, Meta(max_length=8192)]
+    softened: bool
+
+
+class LetFramesOut(Frame, frozen=True):
+    """The mount has arrived."""
+
+
+class Stop(Frame, frozen=True):
+    why: Code
+
+
+# eye → guard
+class Ready(Frame, frozen=True):
+    """Libraries loaded, keys made, camera closed."""
+
+
+class AnswerMade(Frame, frozen=True):
+    answer: Annotated[str, Meta(max_length=8192)]
+
+
+class FirstFrameOut(Frame, frozen=True):
+    boottime_s: float
+
+
+class EyeBeat(Frame, frozen=True):
+    frames: Annotated[int, Meta(ge=0)]
+    view: Code | None = None
+
+
+class FromOperator(Frame, frozen=True):
+    """A command that came over the data channel, unverified: DTLS says who sent it, the signature who meant it."""
+
+    untrusted: Payload
+
+
+class EyeFault(Frame, frozen=True):
+    code: Code
+
+
+class Stopped(Frame, frozen=True):
+    """Sensor closed; the process ends after this."""
+
+    frames: Annotated[int, Meta(ge=0)]
+
+
+ToGuardFromLink = Beat | CommandArrived | TimeArrived | BrokerChanged
+ToLink = Beat | Publish | MediaOpened | MediaShut
+ToEye = Beat | Start | LetFramesOut | Stop
+ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | FromOperator | EyeFault | Stopped

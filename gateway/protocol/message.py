@@ -1,0 +1,279 @@
+"""Every message with an effect or with evidential value, as a closed schema.
+
+One frozen struct a kind; `KINDS` is the whole list. Unknown field, wrong type or value out of range: refused. Personal
+data has no field here. Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}\Z")]
+GatewayId = Annotated[str, Meta(pattern=r"^gw-[a-z0-9-]{1,40}\Z")]
+Audience = Annotated[str, Meta(pattern=r"^gw-[a-z0-9-]{1,40}/[1-9][0-9]{0,8}\Z")]
+Nonce = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{22}\Z")]
+"""128 random bits in base64url."""
+Word = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,40}\Z")]
+Occasion = Annotated[str, Meta(pattern=r"^[0-9T:.+Z-]{1,40}\Z")]
+UnixSeconds = Annotated[float, Meta(ge=0, le=253402300799)]
+Counter = Annotated[int, Meta(ge=1, le=1_000_000)]
+Version = Annotated[int, Meta(ge=1, le=2**31)]
+Sdp = Annotated[str, Meta(min_length=1, max_length=8192)]
+
+
+class Role(StrEnum):
+    OPERATOR = "operator"
+    PLANNER = "planner"
+    INSTALLER = "installer"
+    STEWARD = "steward"
+    RELEASE = "release"
+
+
+class Verdict(StrEnum):
+    SEEN = "seen"
+    NOT_SEEN = "not_seen"
+    UNSURE = "unsure"
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all kinds; `KIND` is the part between `tillsyn.` and `+jws` in the header's typ."""
+
+    KIND: ClassVar[str]
+
+
+class Confirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Proof-of-possession key. Source: RFC 7800 §3.2."""
+
+    jwk: dict[str, str]
+
+
+class Grant(Message, frozen=True):
+    """What the centre lets one person's key do for one shift."""
+
+    KIND: ClassVar[str] = "grant"
+    sub: Id
+    name_ref: Id
+    roles: Annotated[list[Role], Meta(min_length=1, max_length=5)]
+    cnf: Confirmation
+    epoch: Annotated[int, Meta(ge=0, le=2**31)]
+    nbf: UnixSeconds
+    exp: UnixSeconds
+    homes: Annotated[list[GatewayId], Meta(max_length=64)] = msgspec.field(default_factory=list)
+    groups: Annotated[list[Id], Meta(max_length=16)] = msgspec.field(default_factory=list)
+
+
+class Challenge(Message, frozen=True):
+    """Ask for a nonce; the eye's process is started, its camera stays closed."""
+
+    KIND: ClassVar[str] = "check.challenge"
+    aud: Audience
+    jti: Id
+
+
+class Open(Message, frozen=True):
+    """Open the camera for one attempt at one occasion; the picture goes to the offer's fingerprint only."""
+
+    KIND: ClassVar[str] = "check.open"
+    aud: Audience
+    jti: Id
+    nonce: Nonce
+    agreement: Id
+    version: Version
+    line: Id
+    occasion: Occasion
+    attempt: Annotated[int, Meta(ge=1, le=9)]
+    offer: Sdp
+
+
+class Lease(Message, frozen=True):
+    """I am still looking."""
+
+    KIND: ClassVar[str] = "check.lease"
+    aud: Audience
+    check: Id
+    counter: Counter
+
+
+class VerdictGiven(Message, frozen=True):
+    """What the operator saw; ends the check."""
+
+    KIND: ClassVar[str] = "check.verdict"
+    aud: Audience
+    jti: Id
+    check: Id
+    counter: Counter
+    verdict: Verdict
+
+
+class Close(Message, frozen=True):
+    """End the check without a verdict. Authentic is enough, also old or repeated: the result is only safer."""
+
+    KIND: ClassVar[str] = "check.close"
+    aud: Audience
+    jti: Id
+    check: Id
+
+
+class AgreementPut(Message, frozen=True):
+    """A whole new agreement; taken only above the stored high-water mark."""
+
+    KIND: ClassVar[str] = "agreement.put"
+    aud: Audience
+    jti: Id
+    agreement: dict[str, Any]
+
+
+class AgreementWithdraw(Message, frozen=True):
+    """Consent is withdrawn. Authentic is enough."""
+
+    KIND: ClassVar[str] = "agreement.withdraw"
+    aud: Audience
+    jti: Id
+
+
+class TrustPut(Message, frozen=True):
+    """Who may sign what; signed by the root, and by the new root too when the roots change."""
+
+    KIND: ClassVar[str] = "trust.put"
+    version: Version
+    epoch: Annotated[int, Meta(ge=0, le=2**31)]
+    roots: Annotated[list[dict[str, str]], Meta(min_length=1, max_length=4)]
+    issuers: Annotated[list[dict[str, str]], Meta(min_length=1, max_length=4)]
+
+
+class TimeStatement(Message, frozen=True):
+    """The centre's clock, bound to the device's nonce."""
+
+    KIND: ClassVar[str] = "time"
+    gateway: GatewayId
+    nonce: Nonce
+    unix_s: UnixSeconds
+    radius_s: Annotated[float, Meta(ge=0, le=3600)]
+
+
+class TimeAsk(Message, frozen=True):
+    KIND: ClassVar[str] = "time.ask"
+    gateway: GatewayId
+    nonce: Nonce
+
+
+class ClockFact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    state: Word
+    lo_unix_s: float
+    hi_unix_s: float | None
+
+
+class DueFact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One occasion as the guard sees it; what may be opened and when."""
+
+    line: Id
+    occasion: Occasion
+    status: Word
+    attempt: int
+    opens_unix_s: float
+    closes_unix_s: float
+    max_s: int
+
+
+class Challenged(Message, frozen=True):
+    KIND: ClassVar[str] = "check.challenged"
+    gateway: GatewayId
+    re: Id
+    nonce: Nonce
+    life_s: float
+    clock: ClockFact
+    agreement: Id
+    version: int
+    due: list[DueFact]
+
+
+class Opened(Message, frozen=True):
+    """The guard's answer; the page verifies it and the fingerprint inside before it plays."""
+
+    KIND: ClassVar[str] = "check.opened"
+    gateway: GatewayId
+    re: Id
+    check: Id
+    answer: Sdp
+    max_s: int
+    lease_every_s: float
+    lease_life_s: float
+
+
+class Closed(Message, frozen=True):
+    KIND: ClassVar[str] = "check.closed"
+    gateway: GatewayId
+    check: Id
+    why: Word
+    who: Id
+    line: Id
+    occasion: Occasion
+    attempt: int
+    watched_s: float
+    frames: int
+    parked: bool
+    ledger_size: int
+    next: Word = "none"
+    next_unix_s: float | None = None
+    verdict: Verdict | None = None
+
+
+class Accepted(Message, frozen=True):
+    KIND: ClassVar[str] = "accepted"
+    gateway: GatewayId
+    re: Id
+    version: int | None = None
+
+
+class Refused(Message, frozen=True):
+    KIND: ClassVar[str] = "refused"
+    gateway: GatewayId
+    re: Id
+    code: Word
+
+
+class Hello(Message, frozen=True):
+    """What the device is and holds, at each start and change; the centre's register follows it."""
+
+    KIND: ClassVar[str] = "hello"
+    gateway: GatewayId
+    install_epoch: int
+    boot: Id
+    sw: Id
+    clock: ClockFact
+    agreement: Id | None = None
+    version: int | None = None
+    due: list[DueFact] = msgspec.field(default_factory=list)
+
+
+KINDS: dict[str, type[Message]] = {
+    kind.KIND: kind
+    for kind in (
+        Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
+        TimeAsk,
+        Challenged, Opened, Closed, Accepted, Refused, Hello,
+    )
+}  # fmt: skip
+
+Command = Challenge | Open | Lease | VerdictGiven | Close | AgreementPut | AgreementWithdraw
+"""What a granted person may sign."""
+
+ROLE_FOR: dict[type[Message], frozenset[Role]] = {
+    Challenge: frozenset({Role.OPERATOR}),
+    Open: frozenset({Role.OPERATOR}),
+    Lease: frozenset({Role.OPERATOR}),
+    VerdictGiven: frozenset({Role.OPERATOR}),
+    Close: frozenset({Role.OPERATOR, Role.PLANNER, Role.STEWARD}),
+    AgreementPut: frozenset({Role.PLANNER}),
+    AgreementWithdraw: frozenset({Role.PLANNER, Role.STEWARD}),
+}
+"""Which roles may sign what; a kind that is missing here can't be signed by a granted key."""
+
+
+def audience(gateway: str, install_epoch: int) -> str:
+    """The `aud` of a command: void on any other device, and on this one after it was provisioned anew."""
+    return f"{gateway}/{install_epoch}"
