@@ -41,10 +41,13 @@ class RefusalCode(StrEnum):
 class RefusedError(UntrustedInputError):
     """What was asked is refused, with a code from the closed list.
 
-    `detail` is for the local journal only; it never goes to the peer or into the ledger.
+    `detail` is for the local journal only; it never goes to the peer or into the ledger. `re` and `who` are set once
+    the signature has been verified: which command this is about, and whose it was.
     """
 
     def __init__(self, code: RefusalCode, detail: str = "") -> None:
         super().__init__(f"{code}: {detail}" if detail else str(code))
         self.code = code
         self.detail = detail
+        self.re: str | None = None
+        self.who: str | None = None

@@ -36,12 +36,13 @@ class Channel(Generic[T]):
     Usable from one task for receiving and from anywhere in the loop's thread for sending.
     """
 
-    def __init__(self, sock: socket.socket, accepts: Any) -> None:  # noqa: ANN401  (a union is no type)
+    def __init__(self, sock: socket.socket, accepts: Any) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(accepts)
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._writing = False
+        self._waiter: asyncio.Future[None] | None = None
         self.lost = False
 
     def send(self, frame: Frame, fds: Sequence[int] = ()) -> None:
@@ -95,20 +96,16 @@ class Channel(Generic[T]):
             return
         self.lost = True
         loop = asyncio.get_running_loop()
-        if self._writing:
-            loop.remove_writer(self._sock)
+        loop.remove_writer(self._sock)
+        loop.remove_reader(self._sock)
+        self._wake()
         with contextlib.suppress(OSError):
-            # Wakes a receiver that waits for readability, in this process and in the peer.
+            # A close alone would not end the peer's side while a duplicate of this descriptor lives.
             self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
         for _, fds in self._waiting:
             _close_all(fds)
         self._waiting.clear()
-        loop.call_soon(self._finish)
-
-    def _finish(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            asyncio.get_running_loop().remove_reader(self._sock)
-        self._sock.close()
 
     def _send_now(self, data: bytes, fds: Sequence[int]) -> None:
         if fds:
@@ -142,18 +139,18 @@ class Channel(Generic[T]):
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        loop.add_reader(self._sock, wake)
+        self._waiter = loop.create_future()
+        loop.add_reader(self._sock, self._wake)
         try:
-            await ready
+            await self._waiter
         finally:
-            if self._sock.fileno() >= 0:
+            self._waiter = None
+            if not self.lost:
                 loop.remove_reader(self._sock)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -102,7 +102,7 @@ def _opened(untrusted: UntrustedEnvelope, key: VerifyingKey) -> Message:
     return to_message(value, KINDS[untrusted.kind])
 
 
-def to_message(value: Any, kind: type[M]) -> M:  # noqa: ANN401
+def to_message(value: Any, kind: type[M]) -> M:
     """A decoded JSON value as a message of `kind`; raises RefusedError(malformed)."""
     try:
         return msgspec.convert(value, kind, strict=True)

@@ -18,7 +18,7 @@ _MAX_INT = 2**53
 _MAX_NUMBER_CHARS = 32
 
 
-def loads(untrusted: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401
+def loads(untrusted: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
     """Decode strictly; raises RefusedError(malformed) on anything outside the profile. Time and memory are linear."""
     if len(untrusted) > max_bytes:
         raise _malformed(f"{len(untrusted)} bytes, at most {max_bytes}")
@@ -41,7 +41,7 @@ def loads(untrusted: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_
     return value
 
 
-def dumps(value: Any) -> bytes:  # noqa: ANN401
+def dumps(value: Any) -> bytes:
     """Canonical bytes: sorted keys, no spaces, ASCII only."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
@@ -97,7 +97,7 @@ def _check_text(text: str) -> None:
         raise _malformed("NUL in a string")
 
 
-def _no_constant(name: str) -> Any:  # noqa: ANN401
+def _no_constant(name: str) -> Any:
     raise _malformed(name)
 
 

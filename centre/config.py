@@ -1,0 +1,159 @@
+"""The centre's configuration: one strict TOML file, read once. Wrong or missing means ConfigError, never a default.
+
+Accounts are pseudonymous ids with the SHA-256 of a login token; neither names nor tokens stand here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.core.error import ConfigError
+from gateway.core.refusal import RefusedError
+from gateway.protocol.key import SigningKey, VerifyingKey
+from gateway.protocol.message import GatewayId, Id, Role
+
+MAX_GRANT_HOMES = 64
+"""Homes by name in one grant; with more, the grant names their groups. Source: gateway.protocol.message.Grant."""
+MAX_GRANT_GROUPS = 16
+
+Who = Annotated[str, Meta(pattern=r"^(?!(?:18|19|20)?[0-9]{6}-?[0-9]{4}\Z)[A-Za-z0-9._:-]{1,64}\Z")]
+"""A pseudonym; a personal number is refused, because it would go into every log."""
+Sha256Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all sections."""
+
+
+class HttpConfig(_Section, frozen=True):
+    """Where the console listens: plain HTTP, so a loopback address only; port 0 takes a free one.
+
+    `public_origins` are further origins under which a TLS proxy on this machine shows the console, for example
+    `https://tillsyn.example.se`.
+    """
+
+    host: str
+    port: Port
+    public_origins: list[Annotated[str, Meta(pattern=r"^https://[a-z0-9.-]{1,200}(:[0-9]{1,5})?\Z")]] = msgspec.field(
+        default_factory=list
+    )
+
+
+class BrokerConfig(_Section, frozen=True):
+    """The MQTT broker, and the client certificate that makes us the centre to it."""
+
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    server_name: str
+    client_id: Id
+    ca_path: Path
+    cert_path: Path
+    key_path: Path
+
+
+class AccountConfig(_Section, frozen=True):
+    who: Who
+    roles: Annotated[list[Role], Meta(min_length=1, max_length=5)]
+    login_sha256: Sha256Hex
+
+
+class HomeConfig(_Section, frozen=True):
+    gateway: GatewayId
+    install_epoch: Annotated[int, Meta(ge=1, le=999_999_999)]
+    device_jwk: dict[str, str]
+    groups: list[Id]
+
+
+class IceServerConfig(_Section, frozen=True):
+    """One RTCIceServer. Source: W3C WebRTC 1.0 §4.2.2."""
+
+    urls: Annotated[list[Annotated[str, Meta(pattern=r"^(stun|turns?):.{1,200}\Z")]], Meta(min_length=1, max_length=4)]
+    username: str | None = None
+    credential: str | None = None
+
+
+class IceConfig(_Section, frozen=True):
+    """`relay` for homes behind a tunnel; `all` for a demo on one machine."""
+
+    policy: Literal["all", "relay"]
+    servers: list[IceServerConfig]
+
+
+class CentreConfig(_Section, frozen=True):
+    """The whole file. Relative paths are relative to the file's folder."""
+
+    database_path: Path
+    issuing_key_path: Path
+    http: HttpConfig
+    broker: BrokerConfig
+    accounts: Annotated[list[AccountConfig], Meta(min_length=1)]
+    homes: list[HomeConfig]
+    ice: IceConfig
+    grant_epoch: Annotated[int, Meta(ge=0, le=2**31)] = 0
+
+
+def load(path: Path) -> CentreConfig:
+    """Read `path`; raises ConfigError that names the file, the place in it and what to mend."""
+    folder = path.absolute().parent
+
+    def decode_path(kind: type, value: Any) -> Any:
+        if kind is Path and isinstance(value, str) and value:
+            return folder / value
+        raise ValueError("expected a path")
+
+    try:
+        config = msgspec.toml.decode(path.read_bytes(), type=CentreConfig, strict=True, dec_hook=decode_path)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}. Name an existing file with --config.") from exc
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
+    check(config, path)
+    return config
+
+
+def check(config: CentreConfig, path: Path) -> None:
+    """What a schema can't say; raises ConfigError."""
+    try:
+        is_loopback = ipaddress.ip_address(config.http.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ConfigError(f"{path}: http.host must be 127.0.0.1 or ::1; put a TLS proxy in front of it")
+    for what, names in (
+        ("accounts: who", [account.who for account in config.accounts]),
+        ("accounts: login_sha256", [account.login_sha256 for account in config.accounts]),
+        ("homes: gateway", [home.gateway for home in config.homes]),
+    ):
+        if len(set(names)) != len(names):
+            raise ConfigError(f"{path}: {what} stands there twice")
+    for home in config.homes:
+        device_key(home, path)
+    if len(config.homes) > MAX_GRANT_HOMES:
+        if not all(home.groups for home in config.homes):
+            raise ConfigError(f"{path}: with more than {MAX_GRANT_HOMES} homes each needs a group")
+        if len({group for home in config.homes for group in home.groups}) > MAX_GRANT_GROUPS:
+            raise ConfigError(f"{path}: more than {MAX_GRANT_GROUPS} groups do not fit a grant")
+
+
+def device_key(home: HomeConfig, path: Path) -> VerifyingKey:
+    """The key that signs the home's messages; raises ConfigError."""
+    try:
+        return VerifyingKey.from_jwk(home.device_jwk)
+    except RefusedError as exc:
+        raise ConfigError(f"{path}: {home.gateway}: device_jwk: {exc.detail}") from exc
+
+
+def read_issuing_key(path: Path) -> SigningKey:
+    """Raises ConfigError when the file is missing or holds no unencrypted P-256 private key."""
+    try:
+        return SigningKey.from_pem(path.read_bytes())
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}") from exc
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(f"{path}: not an unencrypted P-256 private key in PEM") from exc

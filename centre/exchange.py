@@ -1,0 +1,63 @@
+"""A command out, its signed answer back.
+
+Only the waiting is in this process: the command and its answer are rows. With several workers each hears every reply,
+and the one whose request waits finds it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from centre.port import BrokerPort
+from gateway.core.error import TransientError
+from gateway.protocol.topic import Branch, topic
+
+COMMAND_EXPIRY_S: Final = 30
+ANSWER_LIMIT_S: Final = 12.0
+
+
+class NoAnswerError(TransientError):
+    """The home did not answer in time; whether it got the command is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    gateway: str
+    jti: str
+    answered: asyncio.Future[bytes]
+
+
+class Exchange:
+    def __init__(self, broker: BrokerPort, *, answer_limit_s: float = ANSWER_LIMIT_S) -> None:
+        self._broker = broker
+        self._answer_limit_s = answer_limit_s
+        self._waiting: dict[bytes, _Waiting] = {}
+
+    async def ask(self, gateway: str, *, jti: str, untrusted_command: bytes, correlation: bytes) -> bytes:
+        """Publish and wait for the verified reply. Raises NoAnswerError, or TransientError when the broker is away."""
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[correlation] = _Waiting(gateway, jti, answered)
+        try:
+            async with asyncio.timeout(self._answer_limit_s):
+                await self._broker.publish(
+                    topic(gateway, Branch.COMMAND),
+                    untrusted_command,
+                    correlation=correlation,
+                    response_topic=topic(gateway, Branch.REPLY),
+                    # A command that waited in the broker's queue is a command nobody is looking for any more.
+                    expiry_s=COMMAND_EXPIRY_S,
+                )
+                return await answered
+        except TimeoutError as exc:
+            raise NoAnswerError(gateway) from exc
+        finally:
+            del self._waiting[correlation]
+
+    def resolve(self, gateway: str, *, correlation: bytes, jti: str, reply: bytes) -> None:
+        """Hand a verified reply to whoever waits for it; correlation, home and `re` must all fit."""
+        waiting = self._waiting.get(correlation)
+        fits = waiting is not None and (waiting.gateway, waiting.jti) == (gateway, jti)
+        if waiting is not None and fits and not waiting.answered.done():
+            waiting.answered.set_result(reply)

@@ -1,0 +1,283 @@
+"""What the homes say: from an MQTT message to a row, an answer to a waiting request, and news to the pages.
+
+A message is acknowledged after its row is committed. One that doesn't verify is counted as an alarm, dropped and
+acknowledged, so that it doesn't come back for ever. Only a store that can't write ends the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import zlib
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from centre.port import BrokerPort
+from centre.state import CentreState, Home
+from centre.store import LedgerRow
+from gateway.core.error import TransientError
+from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.edge.broker_paho import BrokerDown, BrokerUp, Incoming
+from gateway.protocol import strict_json
+from gateway.protocol.envelope import sign, split, verify
+from gateway.protocol.message import (
+    KINDS,
+    Accepted,
+    Challenged,
+    Closed,
+    Hello,
+    Id,
+    Opened,
+    Refused,
+    TimeAsk,
+    TimeStatement,
+    Word,
+)
+from gateway.protocol.topic import ROOT, Branch, parse, topic
+
+SUBSCRIPTIONS: Final = tuple(
+    f"{ROOT}/+/{branch.value}"
+    for branch in (Branch.REPLY, Branch.LEDGER, Branch.SIGNAL, Branch.LOG, Branch.HEALTH, Branch.STATUS, Branch.ASK)
+)
+TIME_RADIUS_S: Final = 1.0
+"""What the centre promises of its own clock; it is to run NTP or better."""
+MAX_LEDGER_LINE_BYTES: Final = 4096
+MAX_NOTE_BYTES: Final = 8192
+_ASK_QUEUE_LENGTH: Final = 256
+_CRC: Final = re.compile(rb"[0-9a-f]{8} \Z")
+_UNKNOWN_HOME: Final = "unknown"
+
+_log = logging.getLogger(__name__)
+
+
+class _StatusFact(msgspec.Struct, frozen=True):
+    online: bool
+
+
+class _LedgerBody(msgspec.Struct, frozen=True):
+    """The fields that the console lists, of a record that has more."""
+
+    kind: Word | None = None
+    who: Id | None = None
+    why: Word | None = None
+    check: Id | None = None
+    time_lo: Annotated[float, Meta(ge=0)] | None = None
+    watched_s: Annotated[float, Meta(ge=0)] | None = None
+    frames: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+
+
+class _LedgerLine(msgspec.Struct, frozen=True):
+    seq: Annotated[int, Meta(ge=0, le=2**53)]
+    body: _LedgerBody | None = None
+
+
+def parse_ledger_line(untrusted: bytes) -> LedgerRow:
+    """Read a line `<8 hex crc> <json>` with its newline as far as the console needs it; raises RefusedError(malformed).
+
+    The tree over the lines is the witness's to check; here a line is bounded, whole and has a number.
+    """
+    if len(untrusted) > MAX_LEDGER_LINE_BYTES or not untrusted.endswith(b"\n"):
+        raise RefusedError(RefusalCode.MALFORMED, "ledger line")
+    crc, content = untrusted[:9], untrusted[9:-1]
+    if not _CRC.match(crc) or int(crc[:8], 16) != zlib.crc32(content):
+        raise RefusedError(RefusalCode.MALFORMED, "CRC of a ledger line")
+    value = strict_json.loads(content, max_bytes=MAX_LEDGER_LINE_BYTES)
+    try:
+        line = msgspec.convert(value, _LedgerLine, strict=True)
+    except msgspec.ValidationError as exc:
+        raise RefusedError(RefusalCode.MALFORMED, "ledger line's schema") from exc
+    body = line.body or _LedgerBody()
+    return LedgerRow(
+        seq=line.seq,
+        raw=untrusted,
+        kind=body.kind,
+        who=body.who,
+        why=body.why,
+        check=body.check,
+        time_lo_unix_s=body.time_lo,
+        watched_s=body.watched_s,
+        frames=body.frames,
+    )
+
+
+class Intake:
+    """Takes every message of the broker, one after another. One for the process."""
+
+    def __init__(self, state: CentreState, broker: BrokerPort) -> None:
+        self._state = state
+        self._broker = broker
+        self._asks: asyncio.Queue[TimeAsk] = asyncio.Queue(_ASK_QUEUE_LENGTH)
+        self.dropped_asks = 0
+
+    async def run(self) -> None:
+        """Take messages until cancelled. Raises SQLAlchemyError when the store can't write: end the process then."""
+        while True:
+            match await self._broker.next_event():
+                case Incoming() as incoming:
+                    await self._take(incoming)
+                case BrokerUp():
+                    _log.info("broker: connected")
+                case BrokerDown(why):
+                    _log.warning("broker: down (%s)", why)
+
+    async def answer_time(self) -> None:
+        """Answer the homes' time asks until cancelled; the clock is read last, right before the statement goes out."""
+        state = self._state
+        while True:
+            ask = await self._asks.get()
+            statement = TimeStatement(ask.gateway, ask.nonce, state.clock(), TIME_RADIUS_S)
+            published = self._broker.publish(
+                topic(ask.gateway, Branch.TIME), sign(statement, state.issuing_key), expiry_s=5
+            )
+            try:
+                await published
+            except TransientError:
+                continue  # the home asks again, and an old answer would be void
+
+    async def _take(self, incoming: Incoming) -> None:
+        place = parse(incoming.topic)
+        home = self._state.homes.get(place[0]) if place is not None else None
+        try:
+            if place is None or home is None:
+                raise RefusedError(RefusalCode.WRONG_DEVICE)
+            await self._take_from(home, place[1], incoming)
+        except RefusedError as exc:
+            _log.warning("dropped a message of %s: %s", home.gateway if home else _UNKNOWN_HOME, exc.code)
+            await self._alarm(home, exc.code)
+        incoming.ack()
+
+    async def _take_from(self, home: Home, branch: Branch, incoming: Incoming) -> None:
+        match branch:
+            case Branch.REPLY:
+                await self._take_reply(home, incoming)
+            case Branch.HEALTH:
+                await self._take_hello(home, incoming.payload)
+            case Branch.STATUS:
+                await self._take_status(home, incoming.payload)
+            case Branch.ASK:
+                self._take_ask(home, incoming.payload)
+            case Branch.LEDGER:
+                await self._take_ledger(home, incoming.payload)
+            case Branch.SIGNAL | Branch.LOG:
+                pass  # signals reach the page on the data channel; logs are the fleet view's, which is not built yet
+            case Branch.COMMAND | Branch.TIME:
+                raise RefusedError(RefusalCode.MALFORMED, "a branch that only we write")
+
+    async def _take_reply(self, home: Home, incoming: Incoming) -> None:
+        kind = KINDS[split(incoming.payload).kind]
+        if kind not in (Challenged, Opened, Closed, Accepted, Refused):
+            raise RefusedError(RefusalCode.MALFORMED, "not a reply")
+        message = verify(incoming.payload, {home.device_key.kid: home.device_key}, kind)
+        match message:
+            case Closed():
+                self._demand_own(home, message.gateway)
+                await self._take_closed(message, incoming.payload)
+            case Challenged() | Opened() | Accepted() | Refused():
+                self._demand_own(home, message.gateway)
+                await self._take_answer(home, message, incoming)
+
+    async def _take_closed(self, closed: Closed, jws: bytes) -> None:
+        state = self._state
+        await asyncio.to_thread(
+            state.store.put_outcome, closed, closed_jws=jws.decode("ascii"), now_unix_s=state.clock()
+        )
+        # Also when the row was known: another worker may have written it, whose pages are not ours.
+        state.events.send("closed", msgspec.to_builtins(closed))
+        state.events.send("home", {"gateway": closed.gateway})
+
+    async def _take_answer(
+        self, home: Home, message: Challenged | Opened | Accepted | Refused, incoming: Incoming
+    ) -> None:
+        state, store, now_unix_s = self._state, self._state.store, self._state.clock()
+        correlation = incoming.correlation
+        if not await asyncio.to_thread(store.is_asked, correlation, gateway=home.gateway, jti=message.re):
+            # Signed by the home and yet no answer to anything: an old one played again, or a home that misbehaves.
+            raise RefusedError(RefusalCode.NONCE_UNKNOWN, "nobody asked")
+        answer = message.code if isinstance(message, Refused) else message.KIND
+        is_first = await asyncio.to_thread(
+            store.answer_command,
+            correlation,
+            gateway=home.gateway,
+            jti=message.re,
+            answer=answer,
+            now_unix_s=now_unix_s,
+        )
+        if is_first and isinstance(message, Refused):
+            await asyncio.to_thread(
+                store.put_refusal, home.gateway, code=message.code, re=message.re, now_unix_s=now_unix_s
+            )
+        if is_first and isinstance(message, Challenged):
+            await asyncio.to_thread(store.take_challenged, message, now_unix_s=now_unix_s)
+            state.events.send("home", {"gateway": home.gateway})
+        state.exchange.resolve(home.gateway, correlation=correlation, jti=message.re, reply=incoming.payload)
+
+    async def _take_hello(self, home: Home, payload: bytes) -> None:
+        state = self._state
+        hello = verify(payload, {home.device_key.kid: home.device_key}, Hello)
+        self._demand_own(home, hello.gateway)
+        if hello.install_epoch != home.install_epoch:
+            raise RefusedError(RefusalCode.WRONG_DEVICE, "another installation")
+        if await asyncio.to_thread(state.store.take_hello, hello, now_unix_s=state.clock()):
+            state.events.send("home", {"gateway": home.gateway})
+
+    async def _take_status(self, home: Home, payload: bytes) -> None:
+        status = _parse_status(payload)
+        await asyncio.to_thread(self._state.store.set_online, home.gateway, online=status.online)
+        self._state.events.send("home", {"gateway": home.gateway})
+
+    def _take_ask(self, home: Home, payload: bytes) -> None:
+        ask = verify(payload, {home.device_key.kid: home.device_key}, TimeAsk)
+        self._demand_own(home, ask.gateway)
+        try:
+            self._asks.put_nowait(ask)
+        except asyncio.QueueFull:
+            self.dropped_asks += 1  # the home asks again; an answer that waited longer than its limit is void
+
+    async def _take_ledger(self, home: Home, payload: bytes) -> None:
+        state = self._state
+        if payload.startswith(b"tillsyn/"):
+            note = _note(payload)
+            digest = hashlib.sha256(payload).hexdigest()
+            await asyncio.to_thread(
+                state.store.put_checkpoint, home.gateway, note, note_sha256=digest, now_unix_s=state.clock()
+            )
+            return
+        row = parse_ledger_line(payload)
+        if not await asyncio.to_thread(state.store.put_ledger_row, home.gateway, row):
+            raise RefusedError(RefusalCode.INTEGRITY_ALARM, "two ledger lines under one number")
+        state.events.send("home", {"gateway": home.gateway})
+
+    async def _alarm(self, home: Home | None, code: RefusalCode) -> None:
+        state = self._state
+        # The name in a topic of no home of ours is a stranger's text and goes nowhere.
+        gateway = home.gateway if home else _UNKNOWN_HOME
+        count = await asyncio.to_thread(state.store.count_alarm, gateway, code.value, now_unix_s=state.clock())
+        # At 1, 10, 100, … only: a flood must not push the news of real checks out of the pages' queues.
+        if str(count).strip("0") == "1":
+            state.events.send("alarm", {"gateway": gateway, "code": code.value, "count": count})
+
+    @staticmethod
+    def _demand_own(home: Home, gateway: str) -> None:
+        if gateway != home.gateway:
+            raise RefusedError(RefusalCode.WRONG_DEVICE)
+
+
+def _parse_status(untrusted: bytes) -> _StatusFact:
+    """Read the retained connection hint. Unsigned, so it is shown and nothing hangs on it. Raises RefusedError."""
+    try:
+        return msgspec.convert(strict_json.loads(untrusted, max_bytes=512), _StatusFact, strict=True)
+    except msgspec.ValidationError as exc:
+        raise RefusedError(RefusalCode.MALFORMED, "status") from exc
+
+
+def _note(untrusted: bytes) -> str:
+    if len(untrusted) > MAX_NOTE_BYTES:
+        raise RefusedError(RefusalCode.MALFORMED, "checkpoint too long")
+    try:
+        return untrusted.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise RefusedError(RefusalCode.MALFORMED, "checkpoint is no text") from exc

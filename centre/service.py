@@ -1,0 +1,149 @@
+"""The centre as one process: web server, broker, intake of what the homes say, and the answerer of time asks.
+
+One TaskGroup; a dead task ends the process, and systemd starts it again. Everything that must outlive that is in the
+store or in the broker's session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import uvicorn
+
+from centre.app import make_app
+from centre.config import CentreConfig, read_issuing_key
+from centre.exchange import Exchange
+from centre.intake import SUBSCRIPTIONS, Intake
+from centre.port import BrokerPort
+from centre.state import Account, CentreState, Home
+from centre.store import Store
+from gateway.core.error import ConfigError
+from gateway.edge.broker_paho import Broker, BrokerAddress
+from gateway.protocol.key import VerifyingKey
+
+BROKER_SESSION_S: Final = 24 * 3600
+"""So long the broker keeps what the homes say while the centre is away; the homes' own outbox begins before it."""
+STOP_LIMIT_S: Final = 3
+
+
+class _Server(uvicorn.Server):
+    """uvicorn in our TaskGroup: signals are the caller's, and whoever started us is told when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def make_state(
+    config: CentreConfig, *, broker: BrokerPort, origin: str, clock: Callable[[], float] = time.time
+) -> CentreState:
+    """Build the parts; opens the database and registers the homes. Raises ConfigError, SQLAlchemyError."""
+    issuing_key = read_issuing_key(config.issuing_key_path)
+    if not config.database_path.parent.is_dir():
+        raise ConfigError(f"{config.database_path.parent}: no such folder for the database")
+    homes = {
+        home.gateway: Home(
+            home.gateway, home.install_epoch, VerifyingKey.from_jwk(home.device_jwk), frozenset(home.groups)
+        )
+        for home in config.homes
+    }
+    store = Store(config.database_path)
+    for home in homes.values():
+        store.put_home(home.gateway, install_epoch=home.install_epoch, device_kid=home.device_key.kid)
+    return CentreState(
+        accounts={
+            account.who: Account(account.who, tuple(account.roles), account.login_sha256) for account in config.accounts
+        },
+        homes=homes,
+        issuing_key=issuing_key,
+        grant_epoch=config.grant_epoch,
+        ice=config.ice,
+        origins=frozenset({origin, *config.http.public_origins}),
+        store=store,
+        exchange=Exchange(broker),
+        clock=clock,
+    )
+
+
+async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _url: None) -> None:
+    """Run until cancelled; `ready` gets the console's URL once it answers.
+
+    Raises ConfigError (wrong configuration, address in use), or an ExceptionGroup with what ended a task. On
+    cancellation pages are let go, requests get 3 s to end, then sockets and database are closed.
+    """
+    address = BrokerAddress(
+        config.broker.host,
+        config.broker.port,
+        config.broker.ca_path,
+        config.broker.cert_path,
+        config.broker.key_path,
+        config.broker.server_name,
+    )
+    broker = Broker(
+        address,
+        client_id=config.broker.client_id,
+        subscriptions=SUBSCRIPTIONS,
+        session_expiry_s=BROKER_SESSION_S,
+    )
+    listening = _listen(config.http.host, config.http.port)
+    host, port = listening.getsockname()[:2]
+    origin = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    with contextlib.closing(listening):
+        state = make_state(config, broker=broker, origin=origin)
+        with contextlib.closing(state.store):
+            await _run_parts(state, broker, listening, lambda: ready(f"{origin}/"))
+
+
+async def _run_parts(
+    state: CentreState, broker: BrokerPort, listening: socket.socket, ready: Callable[[], None]
+) -> None:
+    intake = Intake(state, broker)
+    server = _Server(
+        uvicorn.Config(
+            make_app(state),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=STOP_LIMIT_S,
+        ),
+        ready,
+    )
+    async with asyncio.TaskGroup() as group:
+        group.create_task(broker.run(), name="broker")
+        group.create_task(intake.run(), name="intake")
+        group.create_task(intake.answer_time(), name="time")
+        group.create_task(_serve(server, state, listening), name="http")
+
+
+async def _serve(server: uvicorn.Server, state: CentreState, listening: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        state.events.close()
+        if server.started:
+            await server.shutdown(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=64)
+    except OSError as exc:
+        raise ConfigError(f"http: can't listen on {host} port {port}: {exc.strerror}") from exc

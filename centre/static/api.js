@@ -1,0 +1,63 @@
+// The centre's API, and the errors that it and the homes give.
+
+import {newId, sign, verify, VerifyError} from "./jws.js";
+
+/** Something the operator is told in words; `code` is the centre's or the home's. */
+export class RefusedError extends Error {
+  constructor(code, message) {
+    super(message ?? code);
+    this.code = code;
+  }
+}
+
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, {credentials: "same-origin", cache: "no-store", redirect: "error", ...options});
+  } catch {
+    throw new RefusedError("centre-unreachable");
+  }
+  let body;
+  try {
+    body = await response.json();
+  } catch {
+    throw new RefusedError("centre-unreachable");
+  }
+  if (!response.ok) throw new RefusedError(body.error, body.message);
+  return body;
+}
+
+export const getConfig = () => ask("/api/config");
+export const getHomes = () => ask("/api/homes");
+export const getLog = (gateway, newest) => ask(`/api/homes/${encodeURIComponent(gateway)}/ledger?newest=${newest}`);
+export const logOut = () => postJson("/logout", {});
+export const getGrant = (jwk) => postJson("/api/grants", {jwk});
+
+function postJson(path, value) {
+  return ask(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(value)});
+}
+
+/**
+ * Sign a command, send it to the home, verify what the home's own key answered. Gives the message of `answerKind`;
+ * throws RefusedError with the home's code, the centre's, or `forged-reply` when the answer is not the home's.
+ */
+export async function command({key, grant}, home, kind, values, answerKind) {
+  const jti = newId();
+  const jws = await sign(key, kind, {aud: home.audience, jti, ...values});
+  const {reply} = await ask(`/api/homes/${encodeURIComponent(home.gateway)}/commands`, {
+    method: "POST",
+    headers: {"Content-Type": "text/plain"},
+    body: `${grant}~${jws}`,
+  });
+  let verified;
+  try {
+    verified = await verify(reply, home.device_jwk, [answerKind, "refused"]);
+  } catch (error) {
+    if (error instanceof VerifyError) throw new RefusedError("forged-reply");
+    throw error;
+  }
+  const {kind: answered, message} = verified;
+  if (message.re !== jti || message.gateway !== home.gateway) throw new RefusedError("forged-reply");
+  if (answered === "refused") throw new RefusedError(message.code);
+  return message;
+}

@@ -1,0 +1,250 @@
+// One check: from Start to a black picture again.
+//
+// The order is the promise: our offer carries one fingerprint and is signed with the operator's key; the answer's
+// device signature and its one fingerprint are verified before the browser gets to see the answer; only then anything
+// plays. Whatever goes wrong afterwards ends in `end()`: stream gone, picture black.
+
+import {command, RefusedError} from "./api.js";
+import {sign} from "./jws.js";
+
+const GATHER_MS = 300;
+const RELAY_GATHER_MS = 4000;
+const MAX_CANDIDATES = 16;
+const STALE_MS = 2000;
+
+/** The one distinct sha-256 fingerprint of an SDP, or null. Chromium would use any other that it found. */
+export function onlyFingerprint(sdp) {
+  const lines = sdp.split(/\r?\n/).filter((line) => line.toLowerCase().startsWith("a=fingerprint"));
+  const found = new Set();
+  for (const line of lines) {
+    const match = /^a=fingerprint:sha-256 ((?:[0-9A-F]{2}:){31}[0-9A-F]{2})$/i.exec(line);
+    if (!match) return null;
+    found.add(match[1].toUpperCase());
+  }
+  return found.size === 1 ? [...found][0] : null;
+}
+
+/** Without candidates that the home could only resolve by asking its network (they cost a second), 16 at most. */
+export function tidyOffer(sdp) {
+  let candidates = 0;
+  const kept = sdp.split(/\r?\n/).filter((line) => {
+    if (!line.startsWith("a=candidate:")) return true;
+    if (/\.local\s/.test(line)) return false;
+    candidates += 1;
+    return candidates <= MAX_CANDIDATES;
+  });
+  return kept.join("\r\n");
+}
+
+function h264Only(transceiver) {
+  const codecs = RTCRtpReceiver.getCapabilities("video").codecs;
+  const h264 = codecs.filter((codec) => codec.mimeType.toLowerCase() === "video/h264"
+    && /packetization-mode=1/.test(codec.sdpFmtpLine ?? ""));
+  if (!h264.length) throw new RefusedError("no-h264");
+  // Constrained baseline first: it is what every encoder of ours makes. RTX repairs what the network loses.
+  const baseline = (codec) => (/profile-level-id=42e0/i.test(codec.sdpFmtpLine) ? 0 : 1);
+  h264.sort((one, other) => baseline(one) - baseline(other));
+  transceiver.setCodecPreferences([...h264, ...codecs.filter((codec) => codec.mimeType.toLowerCase() === "video/rtx")]);
+}
+
+function gathered(connection, needsRelay) {
+  return new Promise((resolve, reject) => {
+    let timer;
+    let hasCandidate = false;
+    const finish = (how) => {
+      clearTimeout(timer);
+      connection.onicecandidate = connection.onicegatheringstatechange = null;
+      how();
+    };
+    // A relay's address takes round trips to get, and an offer without one is useless: that wait is longer.
+    const giveUp = () => finish(needsRelay && !hasCandidate ? () => reject(new RefusedError("no-relay")) : resolve);
+    timer = setTimeout(giveUp, needsRelay ? RELAY_GATHER_MS : GATHER_MS);
+    connection.onicecandidate = ({candidate}) => {
+      if (!candidate?.candidate || hasCandidate) return;
+      hasCandidate = true;
+      if (needsRelay) {
+        clearTimeout(timer);
+        timer = setTimeout(giveUp, GATHER_MS);
+      }
+    };
+    connection.onicegatheringstatechange = () => {
+      if (connection.iceGatheringState === "complete") giveUp();
+    };
+    if (connection.iceGatheringState === "complete") giveUp();
+  });
+}
+
+export class Check {
+  /**
+   * `on` has {sealed(fingerprint), live(), stale(isStale), view(word), time(leftS, maxS), ended(error|null)}; `ended`
+   * comes once, whatever ends it. `operator` is {key, grant}.
+   */
+  constructor({operator, home, config, video, on}) {
+    Object.assign(this, {operator, home, config, video, on});
+    this.id = null;
+    this.isLive = false;
+    this.isOver = false;
+    this.isStale = true;
+    this.counter = 0;
+    this.timers = [];
+    this.lastFrameMs = 0;
+    this.pendingLease = Promise.resolve();
+  }
+
+  /** Open the camera for `due` with the nonce of `challenge`. Throws RefusedError; nothing is left open then. */
+  async start({due, challenge}) {
+    const startedMs = performance.now();
+    window.tillsyn = {firstFrameMs: null, frames: 0};
+    try {
+      const offer = await this.#offer();
+      const opened = await command(this.operator, this.home, "check.open", {
+        nonce: challenge.nonce,
+        agreement: challenge.agreement,
+        version: challenge.version,
+        line: due.line,
+        occasion: due.occasion,
+        attempt: due.attempt,
+        offer,
+      }, "check.opened");
+      if (this.isOver) return;
+      this.id = opened.check;
+      const fingerprint = onlyFingerprint(opened.answer);
+      if (fingerprint === null) {
+        this.#closeAtHome();
+        throw new RefusedError("answer-fingerprint");
+      }
+      this.on.sealed(fingerprint);
+      this.#countDown(opened.max_s);
+      this.leaseEveryMs = Math.min(opened.lease_every_s, this.config.lease_every_s) * 1000;
+      this.#watchFrames(startedMs);
+      await this.connection.setRemoteDescription({type: "answer", sdp: opened.answer});
+    } catch (error) {
+      this.end(error instanceof RefusedError ? error : new RefusedError("picture-lost"));
+    }
+  }
+
+  async #offer() {
+    const needsRelay = this.config.ice_policy === "relay";
+    const connection = new RTCPeerConnection({
+      iceServers: this.config.ice_servers,
+      iceTransportPolicy: this.config.ice_policy,
+      bundlePolicy: "max-bundle",
+    });
+    this.connection = connection;
+    h264Only(connection.addTransceiver("video", {direction: "recvonly"}));
+    this.channel = connection.createDataChannel("check", {ordered: true});
+    this.channel.onopen = () => {
+      this.renewLease();
+      this.timers.push(setInterval(() => this.renewLease(), this.leaseEveryMs ?? 5000));
+    };
+    this.channel.onclose = () => this.#lost();
+    this.channel.onmessage = ({data}) => this.#hear(data);
+    connection.onconnectionstatechange = () => {
+      if (["failed", "closed"].includes(connection.connectionState)) this.#lost();
+    };
+    connection.ontrack = ({track}) => {
+      this.video.srcObject = new MediaStream([track]);
+      // Autoplay of a muted video is allowed; if it isn't, no frame comes, the picture stays covered and the home ends it.
+      this.video.play().catch(() => {});
+    };
+    const waiting = gathered(connection, needsRelay);
+    await connection.setLocalDescription(await connection.createOffer());
+    await waiting;
+    const offer = tidyOffer(connection.localDescription.sdp);
+    if (onlyFingerprint(offer) === null) throw new RefusedError("offer-fingerprint");
+    return offer;
+  }
+
+  /** Tell the home that somebody is looking. A page in a hidden tab isn't, and lets the check run out. */
+  renewLease() {
+    this.pendingLease = this.pendingLease.then(async () => {
+      if (this.isOver || this.id === null || document.hidden || this.channel.readyState !== "open") return;
+      this.counter += 1;
+      const lease = await sign(this.operator.key, "check.lease", {
+        aud: this.home.audience, check: this.id, counter: this.counter,
+      });
+      if (!this.isOver && this.channel.readyState === "open") this.channel.send(`${this.operator.grant}~${lease}`);
+    }).catch(() => this.#lost());
+  }
+
+  /** Send the operator's verdict; the check is over once the home has taken it. Throws RefusedError: not taken. */
+  async giveVerdict(verdict) {
+    this.counter += 1;
+    await command(this.operator, this.home, "check.verdict", {check: this.id, counter: this.counter, verdict}, "accepted");
+    this.end(null);
+  }
+
+  /** End the check without a verdict: black at once, and the home is told. */
+  close() {
+    if (this.id !== null) this.#closeAtHome();
+    this.end(null);
+  }
+
+  #closeAtHome() {
+    // If this gets lost, the lease runs out: nobody renews it any more.
+    command(this.operator, this.home, "check.close", {check: this.id}, "accepted").catch(() => {});
+  }
+
+  #countDown(maxS) {
+    const endsMs = performance.now() + maxS * 1000;
+    const tick = () => this.on.time(Math.max(0, (endsMs - performance.now()) / 1000), maxS);
+    tick();
+    this.timers.push(setInterval(tick, 250));
+  }
+
+  #watchFrames(startedMs) {
+    const seen = () => {
+      if (this.isOver) return;
+      this.lastFrameMs = performance.now();
+      if (window.tillsyn.firstFrameMs === null) {
+        window.tillsyn.firstFrameMs = this.lastFrameMs - startedMs;
+        this.isLive = true;
+        this.on.live();
+      }
+      window.tillsyn.frames += 1;
+      this.#judgeAge();
+      this.video.requestVideoFrameCallback(seen);
+    };
+    this.video.requestVideoFrameCallback(seen);
+    this.timers.push(setInterval(() => this.#judgeAge(), 250));
+  }
+
+  #judgeAge() {
+    // An old picture looks like a calm one: that is the one thing it must not be taken for.
+    const isStale = !this.isLive || performance.now() - this.lastFrameMs > STALE_MS;
+    if (isStale !== this.isStale) {
+      this.isStale = isStale;
+      this.on.stale(isStale);
+    }
+  }
+
+  #hear(data) {
+    if (typeof data !== "string" || data.length > 1024) return;
+    try {
+      const signal = JSON.parse(data);
+      if (typeof signal?.view === "string") this.on.view(signal.view);
+    } catch {
+      // not a signal: nothing hangs on it
+    }
+  }
+
+  #lost() {
+    if (!this.isOver) this.end(new RefusedError("picture-lost"));
+  }
+
+  /** Take everything down; repeated calls change nothing. */
+  end(error) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.isLive = false;
+    for (const timer of this.timers) clearInterval(timer);
+    this.video.srcObject?.getTracks().forEach((track) => track.stop());
+    this.video.srcObject = null;
+    this.video.load();
+    if (this.connection) {
+      this.connection.onconnectionstatechange = null;
+      this.connection.close();
+    }
+    this.on.ended(error);
+  }
+}

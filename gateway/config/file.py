@@ -1,0 +1,104 @@
+"""The configuration files of the services, as closed schemas.
+
+Unknown or missing keys, wrong types and values out of range raise ConfigError with the file's name and the key: there
+are no defaults for anything that decides who sees what.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from gateway.core.error import ConfigError
+
+GatewayId = Annotated[str, Meta(pattern=r"^gw-[a-z0-9-]{1,40}\Z")]
+AbsolutePath = Annotated[str, Meta(pattern=r"^/.{1,200}\Z")]
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all sections."""
+
+
+class MountConfig(Config, frozen=True):
+    """Which servo, and its calibration: see gateway.mount.Calibration for units and meaning."""
+
+    driver: Literal["bench", "hardware"]
+    pan_pin: Annotated[int, Meta(ge=2, le=27)]
+    lamp_pin: Annotated[int, Meta(ge=2, le=27)]
+    parked_deg: float = 90.0
+    aim_deg: float = 10.0
+    min_deg: float = 0.0
+    max_deg: float = 180.0
+    min_pulse_us: float = 500.0
+    max_pulse_us: float = 2500.0
+    max_speed_deg_s: float = 90.0
+    max_accel_deg_s2: float = 360.0
+
+
+class GuardConfig(Config, frozen=True):
+    gateway: GatewayId
+    install_epoch: Annotated[int, Meta(ge=1)]
+    groups: list[str]
+    state_dir: AbsolutePath
+    guard_socket: AbsolutePath
+    eye_socket: AbsolutePath
+    device_key: AbsolutePath
+    ledger_key: AbsolutePath
+    roots: AbsolutePath
+    """JSON list of the root keys' JWKs."""
+    trust: AbsolutePath
+    """The root-signed trust statement, as it was provisioned."""
+    mount: MountConfig
+    lamp_brightness: Annotated[float, Meta(ge=0.05, le=1.0)]
+    demand_isolation: bool
+    """Refuse to run where a network interface but a downed loopback is in sight."""
+    world: AbsolutePath | None = None
+    """Directory of the simulated home when the driver is `bench`."""
+    demand_cross_check: bool = False
+
+
+class ParkConfig(Config, frozen=True):
+    """`tillsyn park` needs nothing but the mount."""
+
+    mount: MountConfig
+    world: AbsolutePath | None = None
+
+
+class EyeConfig(Config, frozen=True):
+    camera: Annotated[str, Meta(min_length=1, max_length=500)]
+    eye_socket: AbsolutePath
+    demand_isolation: bool
+    width_px: Annotated[int, Meta(ge=160, le=1920)] = 1280
+    height_px: Annotated[int, Meta(ge=120, le=1080)] = 720
+    fps: Annotated[int, Meta(ge=1, le=30)] = 15
+    bit_rate_bps: Annotated[int, Meta(ge=50_000, le=8_000_000)] = 1_500_000
+    world: AbsolutePath | None = None
+
+
+class LinkConfig(Config, frozen=True):
+    gateway: GatewayId
+    guard_socket: AbsolutePath
+    broker_host: str
+    broker_port: Annotated[int, Meta(ge=1, le=65535)]
+    broker_name: str
+    ca: AbsolutePath
+    cert: AbsolutePath
+    key: AbsolutePath
+    ice_addresses: Annotated[list[str], Meta(min_length=1, max_length=4)]
+    """The addresses that may be offered to the operator: the tunnel's, and no other of the home."""
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(path: Path, kind: type[C]) -> C:
+    """Read `path` as `kind`; raises ConfigError that names the file and what to mend."""
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=kind, strict=True)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}. Name an existing file with --config.") from exc
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as exc:
+        raise ConfigError(f"{path}: {exc}") from exc

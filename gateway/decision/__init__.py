@@ -1,0 +1,27 @@
+"""The one who decides: untrusted bytes in, an order or a refusal out. No I/O, no clock of its own."""
+
+from gateway.decision.gate import (
+    CloseCheck,
+    Gate,
+    GiveVerdict,
+    Identity,
+    IssueChallenge,
+    OpenCheck,
+    Order,
+    RenewLease,
+    TakeAgreement,
+    Withdraw,
+)
+
+__all__ = [
+    "CloseCheck",
+    "Gate",
+    "GiveVerdict",
+    "Identity",
+    "IssueChallenge",
+    "OpenCheck",
+    "Order",
+    "RenewLease",
+    "TakeAgreement",
+    "Withdraw",
+]

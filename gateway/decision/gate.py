@@ -1,0 +1,279 @@
+"""Every untrusted command goes through here, and only an `OpenCheck` of this gate opens the camera.
+
+The gate holds what a decision needs (trust, clock, agreement, the attempts so far, what the resident did locally) and
+changes it only by what it verified. It does no I/O: the guard persists what an order says before it acts on it.
+
+The order of an opening's checks is fixed:
+
+  envelope (see protocol.envelope) → device state (integrity, ledger, mount) → nonce → busy → agreement and version
+  → agreement's own order (withdrawn, paused, consent, clock, line, window, budget) → shift of the grant → offer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.agreement import (
+    Agreement,
+    Attempt,
+    DueItem,
+    LocalState,
+    Occasion,
+    decide,
+    due,
+    encode_agreement,
+    parse_agreement,
+)
+from gateway.check import Facts
+from gateway.core.interval_clock import Attestation, IntervalClock
+from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.decision.nonce import NonceBook
+from gateway.protocol import sdp
+from gateway.protocol.envelope import TrustStore, VerifiedCommand, check_shift, verify, verify_command
+from gateway.protocol.key import b64url_encode
+from gateway.protocol.message import (
+    AgreementPut,
+    AgreementWithdraw,
+    Challenge,
+    Close,
+    Lease,
+    Open,
+    TimeStatement,
+    Verdict,
+    VerdictGiven,
+    audience,
+)
+
+PREPARE_AHEAD_S = 60.0
+"""A challenge starts the eye's process only when an attempt is open now or opens within this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this device is; `groups` are the groups of homes that it belongs to."""
+
+    gateway: str
+    install_epoch: int
+    groups: frozenset[str]
+
+    @property
+    def audience(self) -> str:
+        return audience(self.gateway, self.install_epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class IssueChallenge:
+    re: str
+    nonce: str
+    prepare_eye: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCheck:
+    re: str
+    facts: Facts
+    role: str
+    offer: str
+    occasion: Occasion
+    softened: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RenewLease:
+    check: str
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveVerdict:
+    re: str
+    check: str
+    counter: int
+    verdict: Verdict
+    who: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseCheck:
+    re: str
+    check: str
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAgreement:
+    """Persist `stored`, then call `Gate.take_agreement`."""
+
+    re: str
+    who: str
+    role: str
+    agreement: Agreement
+    stored: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    re: str
+    who: str
+    role: str
+
+
+Order = IssueChallenge | OpenCheck | RenewLease | GiveVerdict | CloseCheck | TakeAgreement | Withdraw
+
+
+@dataclass(slots=True)
+class Gate:
+    """The decision and what it rests on. One gate a boot; not thread-safe."""
+
+    identity: Identity
+    trust: TrustStore
+    clock: IntervalClock
+    random_bytes: Callable[[int], bytes]
+    agreement: Agreement | None = None
+    history: list[Attempt] = field(default_factory=list)
+    local: LocalState = field(default_factory=lambda: LocalState(withdrawn=False, paused_until_unix_s=None))
+    obstacle: RefusalCode | None = None
+    """Why nothing may open whatever is asked: integrity-alarm, ledger-unwritable, not-parked, mount-fault, …"""
+    current: Facts | None = None
+    """The check that runs; set and cleared by the guard."""
+    nonces: NonceBook = field(init=False)
+    _asked: tuple[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.nonces = NonceBook(self.random_bytes)
+
+    def receive(self, untrusted: bytes, *, now_s: float) -> Order:
+        """Decide on one command; `now_s` is BOOTTIME. Raises RefusedError; only nonces are changed."""
+        verified = verify_command(
+            untrusted,
+            self.trust,
+            audience=self.identity.audience,
+            gateway=self.identity.gateway,
+            groups=self.identity.groups,
+        )
+        try:
+            return self._decide(verified, now_s)
+        except RefusedError as refused:
+            refused.re, refused.who = getattr(verified.command, "jti", None), verified.who
+            raise
+
+    def _decide(self, verified: VerifiedCommand, now_s: float) -> Order:
+        match verified.command:
+            case Challenge(jti=jti):
+                return IssueChallenge(jti, self.nonces.issue(verified.kid, now_s=now_s), self._soon(now_s))
+            case Open() as command:
+                return self._open(command, verified, now_s)
+            case Lease(check=check, counter=counter):
+                self._demand_current(check, verified.kid)
+                return RenewLease(check, counter)
+            case VerdictGiven(jti=jti, check=check, counter=counter, verdict=verdict):
+                self._demand_current(check, verified.kid)
+                return GiveVerdict(jti, check, counter, verdict, verified.who, verified.role)
+            case Close(jti=jti, check=check):
+                # Anybody whom the centre lets close may do so; it needs not be the one who opened.
+                return CloseCheck(jti, check, verified.who)
+            case AgreementPut(jti=jti, agreement=untrusted_agreement):
+                agreement = self._newer(parse_agreement(untrusted_agreement))
+                return TakeAgreement(jti, verified.who, verified.role, agreement, encode_agreement(agreement))
+            case AgreementWithdraw(jti=jti):
+                return Withdraw(jti, verified.who, verified.role)
+
+    def take_agreement(self, agreement: Agreement) -> None:
+        """Make a durably stored agreement the one in force. A fresh agreement lifts a local withdrawal."""
+        self.agreement = agreement
+        self.local = LocalState(withdrawn=False, paused_until_unix_s=self.local.paused_until_unix_s)
+
+    def take_withdrawal(self) -> None:
+        self.local = LocalState(withdrawn=True, paused_until_unix_s=self.local.paused_until_unix_s)
+
+    def note_attempt(self, attempt: Attempt) -> None:
+        """Enter an attempt, or its outcome in place of the running one."""
+        self.history = [
+            known
+            for known in self.history
+            if (known.line_id, known.occasion_id, known.attempt)
+            != (attempt.line_id, attempt.occasion_id, attempt.attempt)
+        ]
+        self.history.append(attempt)
+
+    def ask_time(self, *, now_s: float) -> str:
+        """A nonce for a time statement; an earlier one is void from now on."""
+        nonce = b64url_encode(self.random_bytes(16))
+        self._asked = (nonce, now_s)
+        return nonce
+
+    def hear_time(self, untrusted: bytes, *, now_s: float) -> None:
+        """Take a time statement if it answers our nonce. Raises RefusedError; the clock is then as before."""
+        statement = verify(untrusted, self.trust.issuers, TimeStatement)
+        if statement.gateway != self.identity.gateway:
+            raise RefusedError(RefusalCode.WRONG_DEVICE)
+        if self._asked is None or statement.nonce != self._asked[0]:
+            raise RefusedError(RefusalCode.NONCE_UNKNOWN)
+        asked_s = self._asked[1]
+        self._asked = None
+        self.clock = self.clock.with_attestation(Attestation(statement.unix_s, statement.radius_s, asked_s, now_s))
+
+    def due(self, *, now_s: float) -> list[DueItem]:
+        if self.agreement is None:
+            return []
+        return due(self.agreement, self.clock.interval(now_s), self.history, self.local)
+
+    def _open(self, command: Open, verified: VerifiedCommand, now_s: float) -> OpenCheck:
+        if self.obstacle is not None:
+            raise RefusedError(self.obstacle)
+        self.nonces.use(command.nonce, verified.kid, now_s=now_s)
+        if self.current is not None:
+            raise RefusedError(RefusalCode.BUSY)
+        agreement = self.agreement
+        if agreement is None or agreement.agreement != command.agreement:
+            raise RefusedError(RefusalCode.NOT_AGREED, "no such agreement")
+        if agreement.version != command.version:
+            raise RefusedError(RefusalCode.STALE_VERSION)
+        interval = self.clock.interval(now_s)
+        occasion = decide(
+            agreement,
+            line_id=command.line,
+            occasion_id=command.occasion,
+            attempt=command.attempt,
+            interval=interval,
+            clock_may_open=self.clock.may_open(now_s),
+            history=self.history,
+            local=self.local,
+        )
+        check_shift(verified.grant, interval)
+        sdp.only_fingerprint(command.offer)
+        facts = Facts(
+            check=f"c-{b64url_encode(self.random_bytes(12))}",
+            who=verified.who,
+            kid=verified.kid,
+            line=command.line,
+            occasion=command.occasion,
+            attempt=command.attempt,
+            max_s=float(occasion.max_s),
+        )
+        return OpenCheck(
+            command.jti, facts, verified.role, command.offer, occasion, softened=agreement.picture.mode == "softened"
+        )
+
+    def _demand_current(self, check: str, kid: str) -> None:
+        if self.current is None or self.current.check != check:
+            raise RefusedError(RefusalCode.NOT_AGREED, "no such check is running")
+        if self.current.kid != kid:
+            raise RefusedError(RefusalCode.WRONG_ROLE, "another key opened this check")
+
+    def _newer(self, agreement: Agreement) -> Agreement:
+        if agreement.gateway != self.identity.gateway or agreement.install_epoch != self.identity.install_epoch:
+            raise RefusedError(RefusalCode.WRONG_DEVICE, "agreement")
+        if self.agreement is not None and agreement.version <= self.agreement.version:
+            raise RefusedError(RefusalCode.STALE_VERSION)
+        return agreement
+
+    def _soon(self, now_s: float) -> bool:
+        lo_s = self.clock.interval(now_s).lo_unix_s
+        return any(
+            item.opens_unix_s is not None and item.opens_unix_s <= lo_s + PREPARE_AHEAD_S
+            for item in self.due(now_s=now_s)
+            if item.status in ("due", "recheck", "soon")
+        )

@@ -1,0 +1,1 @@
+"""The only importer of hardware and network libraries: one module per port and library."""

@@ -1,0 +1,295 @@
+"""MQTT 5 over TLS 1.3 with a client certificate, by paho-mqtt.
+
+paho has its own network thread; everything crosses into the event loop by `call_soon_threadsafe` into a bounded queue.
+When the queue is full an incoming message is not acknowledged and dropped (`dropped` counts): the broker still has it.
+Source: paho-mqtt 2 documentation; MQTT 5.0 §3.1.2, §3.3.2, §3.8.3 (retain handling).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from gateway.core.error import ConfigError, TransientError
+
+MAX_PAYLOAD_BYTES = 64 * 1024
+_QUEUE_LENGTH = 1024
+_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """Where the broker is and who we are to it; the CA is ours, no public one is trusted."""
+
+    host: str
+    port: int
+    ca_path: Path
+    cert_path: Path
+    key_path: Path
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message; PUBACK is sent only when `ack()` is called, from the loop's thread."""
+
+    topic: str
+    payload: bytes
+    correlation: bytes
+    response_topic: str | None
+    retain: bool
+    ack: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUp:
+    """Connected and subscribed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerDown:
+    why: str
+
+
+BrokerEvent = Incoming | BrokerUp | BrokerDown
+
+
+class Broker:
+    """One connection at a time, kept up for as long as `run` runs."""
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        *,
+        client_id: str,
+        subscriptions: Sequence[str],
+        keepalive_s: int = 30,
+        session_expiry_s: int = 0,
+        will: tuple[str, bytes] | None = None,
+    ) -> None:
+        """`session_expiry_s` 0 means that nothing is queued for us while we are away. Raises ConfigError."""
+        self.up = False
+        self.dropped = 0
+        self._address = address
+        self._subscriptions = tuple(subscriptions)
+        self._keepalive_s = keepalive_s
+        self._session_expiry_s = session_expiry_s
+        self._events: asyncio.Queue[BrokerEvent] = asyncio.Queue(_QUEUE_LENGTH)
+        self._unacknowledged: dict[int, asyncio.Future[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Event = asyncio.Event()
+        self._client_id = client_id
+        self._will = will
+        self._tls = _tls(address)
+        self._client = self._make_client()
+
+    async def run(self) -> None:
+        """Connect, and connect again with jittered back-off, until cancelled."""
+        self._loop = asyncio.get_running_loop()
+        attempt = 0
+        try:
+            while True:
+                self._ended.clear()
+                # A client of its own for each connection: paho would send again what an older one still held, and a
+                # command that arrives late is worse than one that never does.
+                self._client = self._make_client()
+                try:
+                    await asyncio.to_thread(self._connect)
+                except (OSError, ValueError) as exc:
+                    self._put(BrokerDown(type(exc).__name__))
+                else:
+                    self._client.loop_start()
+                    was_up = await self._until_ended()
+                    await asyncio.to_thread(self._client.loop_stop)
+                    attempt = 0 if was_up else attempt
+                # Jitter, so that a thousand homes do not come back in the same second.
+                delay_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)]
+                attempt += 1
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311
+        finally:
+            self._client.disconnect()
+            self._client.loop_stop()
+            self.up = False
+            self._fail_unacknowledged()
+
+    async def next_event(self) -> BrokerEvent:
+        return await self._events.get()
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        correlation: bytes = b"",
+        response_topic: str | None = None,
+        expiry_s: int | None = None,
+    ) -> asyncio.Future[None]:
+        """Publish at QoS 1; the future is done at PUBACK, and fails with TransientError when the connection is lost."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self.up:
+            done.set_exception(TransientError("no broker"))
+            done.exception()  # a publisher that doesn't wait is no mistake
+            return done
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if correlation:
+            properties.CorrelationData = correlation
+        if response_topic is not None:
+            properties.ResponseTopic = response_topic
+        if expiry_s is not None:
+            properties.MessageExpiryInterval = expiry_s
+        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
+            done.set_exception(TransientError(mqtt.error_string(info.rc)))
+        else:
+            self._unacknowledged[info.mid] = done
+        return done
+
+    def _make_client(self) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=mqtt.MQTTv5,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
+        client.tls_set_context(self._tls)
+        client.max_inflight_messages_set(64)
+        if self._will is not None:
+            client.will_set(self._will[0], self._will[1], qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        return client
+
+    def _connect(self) -> None:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._session_expiry_s
+        properties.MaximumPacketSize = MAX_PAYLOAD_BYTES + 4096
+        self._client.connect(
+            self._address.host,
+            self._address.port,
+            keepalive=self._keepalive_s,
+            clean_start=self._session_expiry_s == 0,
+            properties=properties,
+        )
+
+    async def _until_ended(self) -> bool:
+        was_up = False
+        while not self._ended.is_set():
+            try:
+                await asyncio.wait_for(self._ended.wait(), 1.0)
+            except TimeoutError:
+                was_up = was_up or self.up
+        return was_up or self.up
+
+    # The following run in paho's thread.
+
+    def _on_connect(self, _client: mqtt.Client, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._call(self._went_down, f"refused: {reason}")
+            return
+        # Retain handling 2: a message retained on a command topic is never delivered at subscription.
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        retained = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE)
+        if not self._subscriptions:
+            self._call(self._went_up)
+            return
+        result, _ = self._client.subscribe(
+            [(name, retained if name.endswith("/status") else options) for name in self._subscriptions]
+        )
+        if result != mqtt.MQTT_ERR_SUCCESS:
+            self._call(self._went_down, "subscribe failed")
+
+    def _on_subscribe(self, _client: mqtt.Client, _user: Any, _mid: int, reasons: Any, _properties: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            self._call(self._went_down, "subscription refused")
+        else:
+            self._call(self._went_up)
+
+    def _on_disconnect(self, _client: mqtt.Client, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self._call(self._went_down, str(reason))
+
+    def _on_message(self, client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
+        properties = message.properties
+        incoming = Incoming(
+            message.topic,
+            bytes(message.payload),
+            bytes(getattr(properties, "CorrelationData", b"") or b""),
+            getattr(properties, "ResponseTopic", None),
+            bool(message.retain),
+            lambda: _ack(client, message),
+        )
+        self._call(self._put, incoming)
+
+    def _on_publish(self, _client: mqtt.Client, _user: Any, mid: int, _reason: Any, _properties: Any) -> None:
+        self._call(self._published, mid)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        try:
+            loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:
+            return  # the loop closed in between: nobody is left to tell
+
+    # The following run in the loop's thread.
+
+    def _put(self, event: BrokerEvent) -> None:
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            self.dropped += 1
+
+    def _went_up(self) -> None:
+        self.up = True
+        self._put(BrokerUp())
+
+    def _went_down(self, why: str) -> None:
+        if self.up or not self._ended.is_set():
+            self.up = False
+            self._put(BrokerDown(why))
+        self._fail_unacknowledged()
+        self._ended.set()
+
+    def _published(self, mid: int) -> None:
+        done = self._unacknowledged.pop(mid, None)
+        if done is not None and not done.done():
+            done.set_result(None)
+
+    def _fail_unacknowledged(self) -> None:
+        for done in self._unacknowledged.values():
+            if not done.done():
+                done.set_exception(TransientError("connection lost"))
+                done.exception()
+        self._unacknowledged.clear()
+
+
+def _ack(client: mqtt.Client, message: mqtt.MQTTMessage) -> None:
+    client.ack(message.mid, message.qos)
+
+
+def _tls(address: BrokerAddress) -> ssl.SSLContext:
+    """TLS 1.3, our own CA only, host name checked. Raises ConfigError when a file is missing or unusable."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cafile=address.ca_path)
+        context.load_cert_chain(address.cert_path, address.key_path)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"TLS files of the broker: {exc}") from exc
+    return context

@@ -1,0 +1,267 @@
+"""The eye's end of the picture: WebRTC by aiortc without a network.
+
+H.264 access units pass through as they come from the camera; DTLS-SRTP is made here, so that only sealed datagrams
+leave this process. ICE is done elsewhere: aiortc's one seam, `aiortc.rtcicetransport.Connection`, gets a stand-in that
+speaks to the link over the media socket.
+
+Measured (November 2026): PLI never reaches a packet track, so the sender's `_send_keyframe` is replaced; without codec
+preferences aiortc answers VP8; of several fingerprints Chromium may take any, so only sha-256 is given out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Final
+
+import aiortc.rtcicetransport
+import aiortc.rtcrtpsender
+import av
+from aioice import Candidate
+from aiortc import (
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+    VideoStreamTrack,
+)
+from aiortc.mediastreams import MediaStreamError
+
+from gateway.core.error import TransientError
+from gateway.edge.camera_port import EncodedUnit
+from gateway.ipc import media
+from gateway.protocol import sdp
+
+CLOCK_HZ: Final = 90_000
+"""RTP clock of video. Source: RFC 6184 §8.2.1."""
+QUEUED_UNITS: Final = 15
+"""One second of picture; older ones are worth nothing to somebody who looks now."""
+HISTORY_PACKETS: Final = 1024
+"""Packets kept for retransmission: at 128, 10 % loss and 200 ms gave gaps of 2 s, at 1024 0.4 s (measured)."""
+MAX_MESSAGE_BYTES: Final = 16 * 1024
+_TIME_BASE: Final = Fraction(1, CLOCK_HZ)
+
+
+class MediaLostError(TransientError):
+    """The path to the operator ended or could not be made."""
+
+
+class SealedConnection:
+    """Stand-in for `aioice.Connection`: the same words, spoken to the link over the media socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.local_username = secrets.token_hex(4)
+        self.local_password = secrets.token_hex(16)
+        self.local_candidates: list[Candidate] = []
+        self.remote_candidates: list[Candidate] = []
+        self.remote_username: str | None = None
+        self.remote_password: str | None = None
+        self.remote_is_lite = False
+        self.ice_controlling = False
+        self._closed = asyncio.Event()
+
+    async def gather_candidates(self) -> None:
+        self._send(media.control(media.Gather(self.local_username, self.local_password)))
+        match await self._next():
+            case media.Gathered(candidates):
+                self.local_candidates = [Candidate.from_sdp(line) for line in candidates]
+            case _:
+                raise ConnectionError("no candidates")
+
+    async def add_remote_candidate(self, candidate: Candidate | None) -> None:
+        # Names of the browser's own network (mDNS) can't be resolved here and would cost a second in the link.
+        if candidate is not None and not candidate.host.endswith(".local"):
+            self.remote_candidates.append(candidate)
+
+    async def connect(self) -> None:
+        assert self.remote_username is not None
+        assert self.remote_password is not None
+        word = media.Connect(
+            self.remote_username,
+            self.remote_password,
+            [candidate.to_sdp() for candidate in self.remote_candidates[: sdp.MAX_CANDIDATES]],
+            self.ice_controlling,
+            self.remote_is_lite,
+        )
+        self._send(media.control(word))
+        while True:
+            match await self._next():
+                case media.Connected():
+                    return
+                case media.Failed():
+                    raise ConnectionError("ICE failed")
+                case _:
+                    continue  # a datagram that overtook the word; DTLS sends its own again
+
+    async def recv(self) -> bytes:
+        while True:
+            got = await self._next()
+            if isinstance(got, bytes):
+                return got
+            if isinstance(got, media.Failed):
+                raise ConnectionError("path lost")
+
+    async def send(self, datagram: bytes) -> None:
+        # A full socket means that the link is slow: the datagram is lost, as on any network.
+        self._send(media.sealed(datagram))
+
+    async def get_event(self) -> None:
+        await self._closed.wait()
+
+    async def close(self) -> None:
+        if not self._closed.is_set():
+            self._closed.set()
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.close()
+
+    def _send(self, data: bytes) -> None:
+        if self._closed.is_set():
+            raise ConnectionError("closed")
+        try:
+            self._sock.send(data)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            raise ConnectionError(str(exc)) from exc
+
+    async def _next(self) -> bytes | media.Gathered | media.Connected | media.Failed:
+        if self._closed.is_set():
+            raise ConnectionError("closed")
+        try:
+            data = await asyncio.get_running_loop().sock_recv(self._sock, media.MAX_CONTROL_BYTES + 1)
+        except (OSError, ValueError) as exc:
+            raise ConnectionError(str(exc)) from exc
+        if not data:
+            raise ConnectionError("media socket ended")
+        try:
+            return media.from_link(data)
+        except ValueError as exc:
+            raise ConnectionError("not a word of the link") from exc
+
+
+class UnitTrack(VideoStreamTrack):
+    """A track whose frames are already encoded; bounded, drops up to the next key frame when nobody takes them."""
+
+    def __init__(self, request_key_frame: Callable[[], None], on_first: Callable[[], None]) -> None:
+        super().__init__()
+        self.taken = 0
+        self._request_key_frame = request_key_frame
+        self._on_first = on_first
+        self._units: asyncio.Queue[EncodedUnit | None] = asyncio.Queue(QUEUED_UNITS)
+        self._first_pts_us: int | None = None
+        self._await_key = True
+
+    def push(self, unit: EncodedUnit) -> None:
+        """Offer a unit; from a picture that lacks its key frame nothing is sent."""
+        if self._await_key and not unit.key:
+            return
+        if self._units.full():
+            self._await_key = True
+            self._request_key_frame()
+            return
+        self._await_key = False
+        self._units.put_nowait(unit)
+
+    async def recv(self) -> Any:
+        unit = await self._units.get()
+        if unit is None or self.readyState != "live":
+            raise MediaStreamError
+        if self._first_pts_us is None:
+            self._first_pts_us = unit.pts_us
+            self._on_first()
+        self.taken += 1
+        packet = av.Packet(unit.data)
+        packet.pts = (unit.pts_us - self._first_pts_us) * CLOCK_HZ // 1_000_000
+        packet.time_base = _TIME_BASE
+        return packet
+
+    def stop(self) -> None:
+        super().stop()
+        if self._units.full():
+            self._units.get_nowait()
+        self._units.put_nowait(None)
+
+
+class Peer:
+    """One peer connection for one check. Needs a running loop; one at a time in a process."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        request_key_frame: Callable[[], None],
+        on_first: Callable[[], None],
+        on_message: Callable[[bytes], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        """`on_first` is called when the first unit is handed to the sender, `on_message` with each message."""
+        self.connected = asyncio.Event()
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._sealed = SealedConnection(sock)
+        aiortc.rtcicetransport.Connection = self._make_connection  # type: ignore[attr-defined,assignment]
+        aiortc.rtcrtpsender.RTP_HISTORY_SIZE = HISTORY_PACKETS  # type: ignore[attr-defined]
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self.track = UnitTrack(request_key_frame, on_first)
+        transceiver = self._pc.addTransceiver(self.track, direction="sendonly")
+        transceiver.setCodecPreferences(
+            [codec for codec in RTCRtpSender.getCapabilities("video").codecs if codec.mimeType == "video/H264"]
+        )
+        transceiver.sender._send_keyframe = request_key_frame  # type: ignore[method-assign]  # noqa: SLF001
+        self._pc.on("connectionstatechange", self._on_state)
+        self._pc.on("datachannel", self._on_channel)
+
+    async def answer(self, offer: str) -> str:
+        """The answer to `offer`, with its sha-256 fingerprint only. Raises MediaLostError for a useless offer."""
+        try:
+            await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            answer = await self._pc.createAnswer()
+            if answer is None:
+                raise MediaLostError("no answer")
+            await self._pc.setLocalDescription(answer)
+        except MediaLostError:
+            raise
+        # aiortc's parser raises whatever it stumbles over; the offer is an operator's, signed, and still not trusted.
+        except (ValueError, AssertionError, KeyError, IndexError, AttributeError, TypeError, OSError) as exc:
+            raise MediaLostError(f"offer not understood: {type(exc).__name__}") from exc
+        except Exception as exc:
+            raise MediaLostError(f"offer not taken: {type(exc).__name__}") from exc
+        return sdp.keep_sha256(self._pc.localDescription.sdp)
+
+    async def close(self) -> None:
+        """End the picture; bounded, idempotent."""
+        self.track.stop()
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(1.0):
+                await self._pc.close()
+        await self._sealed.close()
+
+    def _make_connection(self, **_: Any) -> SealedConnection:
+        return self._sealed
+
+    def _on_state(self) -> None:
+        match self._pc.connectionState:
+            case "connected":
+                self.connected.set()
+            case "failed" | "closed":
+                self._on_lost()
+            case _:
+                pass
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        def take(message: str | bytes) -> None:
+            data = message.encode() if isinstance(message, str) else message
+            if len(data) <= MAX_MESSAGE_BYTES:
+                self._on_message(data)
+
+        if channel.label == "check":
+            channel.on("message", take)

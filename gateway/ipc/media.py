@@ -1,0 +1,84 @@
+"""The media socket between eye and link: sealed datagrams, and the few words ICE needs.
+
+One byte says which: 0 a sealed datagram (DTLS or SRTP, opaque to the link), 1 a control word. The guard makes the
+socket for one check, gives an end to each, and keeps a duplicate: its shutdown ends the picture without anybody's help.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+SEALED = 0
+CONTROL = 1
+MAX_DATAGRAM_BYTES = 1500
+MAX_CONTROL_BYTES = 8 * 1024
+
+Token = Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/_-]{4,256}\Z")]
+"""ufrag or password. Source: RFC 8839 §5.4."""
+CandidateLine = Annotated[str, Meta(max_length=300)]
+
+
+class Word(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of all control words."""
+
+
+class Gather(Word, frozen=True):
+    ufrag: Token
+    password: Token
+
+
+class Connect(Word, frozen=True):
+    ufrag: Token
+    password: Token
+    candidates: Annotated[list[CandidateLine], Meta(max_length=16)]
+    controlling: bool
+    lite: bool
+
+
+class Gathered(Word, frozen=True):
+    candidates: Annotated[list[CandidateLine], Meta(max_length=16)]
+
+
+class Connected(Word, frozen=True):
+    pass
+
+
+class Failed(Word, frozen=True):
+    pass
+
+
+_from_eye: msgspec.msgpack.Decoder[Gather | Connect] = msgspec.msgpack.Decoder(Gather | Connect)
+_from_link: msgspec.msgpack.Decoder[Gathered | Connected | Failed] = msgspec.msgpack.Decoder(
+    Gathered | Connected | Failed
+)
+
+
+def control(word: Word) -> bytes:
+    return bytes([CONTROL]) + msgspec.msgpack.encode(word)
+
+
+def sealed(datagram: bytes) -> bytes:
+    return b"\x00" + datagram
+
+
+def from_eye(data: bytes) -> bytes | Gather | Connect:
+    """A sealed datagram, or a word. Raises ValueError when it is neither."""
+    if data[0] == SEALED:
+        return data[1:]
+    return _from_eye.decode(_body(data))
+
+
+def from_link(data: bytes) -> bytes | Gathered | Connected | Failed:
+    """A sealed datagram, or a word. Raises ValueError when it is neither."""
+    if data[0] == SEALED:
+        return data[1:]
+    return _from_link.decode(_body(data))
+
+
+def _body(data: bytes) -> bytes:
+    if data[0] != CONTROL or len(data) > MAX_CONTROL_BYTES:
+        raise ValueError("neither a sealed datagram nor a word")
+    return data[1:]

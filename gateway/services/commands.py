@@ -1,0 +1,114 @@
+"""The device's sub-commands: its services, each by itself with a configuration file, and the ledger for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.core.error import IntegrityError
+
+
+def register(commands: Any) -> None:
+    """Add our commands to argparse's sub-parsers."""
+    for name, words in (
+        ("guard", "decide and drive: trust, agreement, ledger, mount, lamp (no network, no camera)"),
+        ("eye", "camera and encrypted picture for one check (no network but the guard's socket)"),
+        ("link", "MQTT and ICE: the home's way out (no camera, no keys of the device)"),
+        ("park", "turn the camera up, with nothing else running"),
+        ("home", "run guard, link and eye of one home in the foreground, as systemd would"),
+    ):
+        command = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the service's TOML file")
+        command.set_defaults(run=_service)
+    ledger = commands.add_parser("ledger", help="read or verify the log of when, how long, who")
+    actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
+    show = actions.add_parser("show", help="print the records, oldest first")
+    show.add_argument("path", type=Path, metavar="PATH", help="the ledger's directory")
+    show.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    show.set_defaults(run=_show)
+    verify = actions.add_parser(
+        "verify",
+        help="check every record, the chain, and the signed checkpoints",
+        description="Exit status 0: every record is what was written. 1: it is not, and what is wrong is said.",
+    )
+    verify.add_argument("path", type=Path, metavar="PATH", help="the ledger's directory")
+    verify.add_argument("--key", metavar="VKEY", help="the device's public ledger key, got by another way")
+    verify.add_argument("--json", action="store_true", help="print one JSON object")
+    verify.set_defaults(run=_verify)
+
+
+def _service(options: argparse.Namespace) -> int:
+    from gateway.config import EyeConfig, GuardConfig, LinkConfig, ParkConfig, load
+
+    # Each service's libraries are loaded by that service alone: the guard's process must not even have the camera's.
+    match options.command:
+        case "guard":
+            from gateway.services import guard
+
+            guard.main(load(options.config, GuardConfig))
+        case "eye":
+            from gateway.services import eye
+
+            eye.main(load(options.config, EyeConfig))
+        case "link":
+            from gateway.services import link
+
+            link.main(load(options.config, LinkConfig))
+        case "park":
+            from gateway.services import park
+
+            park.main(load(options.config, ParkConfig))
+        case _:
+            from gateway.services import home
+
+            home.main(load(options.config, home.HomeConfig))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from gateway.ledger import read_records
+
+    try:
+        for stored in read_records(options.path):
+            if options.json:
+                body = None if stored.body is None else msgspec.to_builtins(stored.body)
+                print(json.dumps({"seq": stored.seq, "body": body}))
+                continue
+            record = stored.body
+            if record is None:
+                print(f"{stored.seq:6}  (erased after its time; its place in the tree stays)")
+                continue
+            moment = datetime.fromtimestamp(record.time_lo, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            sure = " " if record.time_hi is not None else "≥"
+            length = "" if record.watched_s is None else f"{record.watched_s:6.1f} s"
+            print(
+                f"{stored.seq:6} {sure}{moment}  {record.kind:<12} {record.who or '-':<14} {length:>9}  "
+                f"{record.why or ''} {record.line or ''} {record.occasion or ''}".rstrip()
+            )
+    except IntegrityError as exc:
+        print(f"tillsyn ledger show: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from gateway.ledger import LedgerRefusedError, verify_directory
+
+    try:
+        report = verify_directory(options.path, options.key)
+    except LedgerRefusedError as exc:
+        if options.json:
+            print(json.dumps({"verified": False, "code": exc.code.value, "message": exc.message}))
+        print(f"refused ({exc.code}): {exc.message}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps({"verified": True, **msgspec.to_builtins(report)}))
+    else:
+        print(f"verified: {report}")
+    return 0

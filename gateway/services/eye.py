@@ -1,0 +1,175 @@
+"""The eye: camera, H.264, DTLS-SRTP. Has no network, no ledger, and no life longer than one check.
+
+Unit: tillsyn-eye, started by the guard's connection to its socket. One connection, at most one opening, then the
+process ends. Without a word from the guard for 3 s it stops by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, assert_never
+
+from gateway.config import EyeConfig
+from gateway.core.boottime import boottime_s
+from gateway.core.error import CameraFaultError, TransientError
+from gateway.edge.bench_world import BenchWorld
+from gateway.edge.camera_open import make_camera
+from gateway.edge.camera_port import CameraPort, CameraSettings
+from gateway.edge.media_aiortc import Peer
+from gateway.edge.service_systemd import demand_isolation, feed_watchdog, harden, listening_socket, run_until_signal
+from gateway.ipc import frame
+from gateway.ipc.channel import Channel, ChannelLostError
+
+LOG = logging.getLogger("tillsyn.eye")
+
+PERMIT_LIFE_S: Final = 3.0
+UNUSED_LIFE_S: Final = 60.0
+"""Longer than any nonce lives: an eye that nobody uses ends even if the guard forgets it."""
+MAX_MESSAGES_PER_S: Final = 20
+
+
+class _EndError(Exception):
+    """The eye's work is over, in order."""
+
+
+@dataclass(slots=True)
+class Eye:
+    """One eye for one check."""
+
+    config: EyeConfig
+    channel: Channel[frame.ToEye]
+    camera: CameraPort
+    _peer: Peer | None = None
+    _group: asyncio.TaskGroup | None = None
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
+    _permit_s: float = 0.0
+    _messages_left: int = MAX_MESSAGES_PER_S
+    _started: bool = False
+
+    async def run(self) -> None:
+        """Serve until the check ends. Leaves the sensor closed, whatever happens."""
+        self._permit_s = boottime_s()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self._obey(), name="obey")
+                group.create_task(self._watch_time(), name="time")
+                group.create_task(feed_watchdog(), name="watchdog")
+                self.channel.send(frame.Ready())
+        except* (_EndError, ChannelLostError):
+            pass
+        except* CameraFaultError as faults:
+            LOG.error("camera: %s", faults.exceptions[0])
+            self._say(frame.EyeFault("camera-fault"))
+        except* TransientError as faults:
+            LOG.warning("path: %s", faults.exceptions[0])
+            self._say(frame.EyeFault("path-lost"))
+        finally:
+            # First the sensor: the operator's side may take its time.
+            await self.camera.close()
+            if self._peer is not None:
+                await self._peer.close()
+            self._say(frame.Stopped(0 if self._peer is None else self._peer.track.taken))
+
+    async def _obey(self) -> None:
+        while True:
+            got, fds = await self.channel.receive()
+            match got:
+                case frame.Beat():
+                    self._permit_s = boottime_s()
+                case frame.Start() if len(fds) == 1 and not self._started:
+                    self._started = True
+                    self._start(got, socket.socket(fileno=fds[0]))
+                case frame.Start():
+                    raise ChannelLostError("a second start, or one without its socket")
+                case frame.LetFramesOut():
+                    self._released.set()
+                case frame.Stop(why):
+                    LOG.info("stopping: %s", why)
+                    raise _EndError
+                case _:
+                    assert_never(got)
+
+    def _start(self, start: frame.Start, sock: socket.socket) -> None:
+        assert self._group is not None
+        self._peer = Peer(
+            sock,
+            request_key_frame=self.camera.request_key_frame,
+            on_first=lambda: self._say(frame.FirstFrameOut(boottime_s())),
+            on_message=self._from_operator,
+            on_lost=self._lost,
+        )
+        self._group.create_task(self._answer(self._peer, start.offer), name="answer")
+        self._group.create_task(self._pump(self._peer), name="pump")
+
+    async def _answer(self, peer: Peer, offer: str) -> None:
+        self.channel.send(frame.AnswerMade(await peer.answer(offer)))
+
+    async def _pump(self, peer: Peer) -> None:
+        """Sensor to track. Units before the mount's arrival and before the path is up are dropped, unseen."""
+        await self.camera.open()
+        showing = False
+        while True:
+            unit = await self.camera.read()
+            if not (self._released.is_set() and peer.connected.is_set()):
+                continue
+            if not showing:
+                showing = True
+                if not unit.key:
+                    self.camera.request_key_frame()
+            peer.track.push(unit)
+
+    async def _watch_time(self) -> None:
+        born_s = boottime_s()
+        while True:
+            await asyncio.sleep(0.5)
+            now_s = boottime_s()
+            self._messages_left = MAX_MESSAGES_PER_S
+            if now_s - self._permit_s > PERMIT_LIFE_S:
+                LOG.error("the guard is silent")
+                raise _EndError
+            if not self._started and now_s - born_s > UNUSED_LIFE_S:
+                raise _EndError
+            self.channel.send(frame.EyeBeat(0 if self._peer is None else self._peer.track.taken))
+
+    def _from_operator(self, untrusted: bytes) -> None:
+        if self._messages_left > 0:
+            self._messages_left -= 1
+            self._say(frame.FromOperator(untrusted))
+
+    def _lost(self) -> None:
+        self._say(frame.EyeFault("path-lost"))
+
+    def _say(self, word: frame.Frame) -> None:
+        with contextlib.suppress(ChannelLostError):
+            self.channel.send(word)
+
+
+async def serve(config: EyeConfig) -> None:
+    """Take the guard's one connection and serve it."""
+    listener = listening_socket(Path(config.eye_socket))
+    try:
+        async with asyncio.timeout(UNUSED_LIFE_S):
+            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+    except TimeoutError:
+        return
+    finally:
+        listener.close()
+    world = None if config.world is None else BenchWorld(config.world)
+    settings = CameraSettings(
+        width_px=config.width_px, height_px=config.height_px, fps=config.fps, bit_rate_bps=config.bit_rate_bps
+    )
+    await Eye(config, Channel(sock, frame.ToEye), make_camera(config.camera, settings, world)).run()
+
+
+def main(config: EyeConfig) -> None:
+    """Run for one check. Raises ConfigError before anything is touched when this process can see a network."""
+    harden()
+    if config.demand_isolation:
+        demand_isolation()
+    run_until_signal(serve(config))

@@ -1,0 +1,249 @@
+"""What the guard keeps: the ledger with its words, the agreement, and the past attempts, read back at each start.
+
+The ledger is the authority. The agreement's file is taken only if the ledger's newest `agreement` record has its
+digest: a changed or older file means no agreement, hence no permission.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.agreement import Agreement, Attempt, LocalState, parse_agreement
+from gateway.check.machine import Why
+from gateway.config import GuardConfig
+from gateway.core.error import ConfigError, IntegrityError
+from gateway.core.interval_clock import IntervalClock
+from gateway.core.refusal import RefusedError
+from gateway.ledger import Ledger, NoteSigner, Record, RecordKind, StoredRecord, read_records, unclosed_check
+from gateway.ledger.disk import Disk, replace_durably
+from gateway.protocol.envelope import TrustStore, make_trust
+from gateway.protocol.key import SigningKey, VerifyingKey
+
+LOG = logging.getLogger("tillsyn.guard")
+
+BUILD_UNIX_S: Final = 1_793_491_200.0
+"""Start of the clock's floor when the ledger says nothing later: 2026-11-01T00:00:00Z, before this version was made."""
+BROKEN_BEFORE_S: Final = 5.0
+"""An attempt that ended by a fault before this much live picture may be repeated; see gateway.agreement.attempt."""
+HISTORY_S: Final = 3 * 24 * 3600.0
+"""Attempts older than this can't matter to any occasion (the longest spans 20 h)."""
+
+
+def software_version() -> str:
+    try:
+        return version("tillsyn-gateway")
+    except PackageNotFoundError:
+        return "0"
+
+
+@dataclass(slots=True)
+class Chronicle:
+    """The open ledger, and the words every record needs."""
+
+    ledger: Ledger
+    boot: str
+    sw: str
+
+    def append(self, kind: RecordKind, boottime_s: float, clock: IntervalClock, **fields: Any) -> bytes:
+        """Write one record durably; the line as it stands in the file. Raises LedgerUnwritableError."""
+        interval = clock.interval(boottime_s)
+        record = Record(
+            boot=self.boot,
+            boottime=round(boottime_s, 6),
+            time_lo=round(interval.lo_unix_s, 3),
+            time_hi=None if interval.hi_unix_s == float("inf") else round(interval.hi_unix_s, 3),
+            kind=kind,
+            sw=self.sw,
+            **fields,
+        )
+        return self.ledger.append(record).line
+
+
+def load_roots(path: Path) -> dict[str, VerifyingKey]:
+    """The root keys, by kid. Raises ConfigError."""
+    try:
+        keys = [VerifyingKey.from_jwk(jwk) for jwk in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError, RefusedError) as exc:
+        raise ConfigError(f"{path}: not a list of root keys ({exc})") from exc
+    return {key.kid: key for key in keys}
+
+
+def load_trust(config: GuardConfig) -> TrustStore:
+    """The trust statement under the roots. Raises ConfigError: without it nobody could be believed."""
+    roots = load_roots(Path(config.roots))
+    try:
+        return make_trust(Path(config.trust).read_bytes(), roots)
+    except (OSError, RefusedError) as exc:
+        raise ConfigError(f"{config.trust}: not a trust statement of these roots ({exc})") from exc
+
+
+def load_device_key(path: Path) -> SigningKey:
+    try:
+        return SigningKey.from_pem(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: not a P-256 private key") from exc
+
+
+def load_ledger_key(path: Path, gateway: str) -> NoteSigner:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{path}: not a private key") from exc
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path}: not an Ed25519 key")
+    return NoteSigner(f"tillsyn/{gateway}", key)
+
+
+def agreement_path(config: GuardConfig) -> Path:
+    return Path(config.state_dir) / "agreement.json"
+
+
+def ledger_path(config: GuardConfig) -> Path:
+    return Path(config.state_dir) / "ledger"
+
+
+def store_agreement(config: GuardConfig, stored: bytes) -> str:
+    """Keep an agreement durably; its digest in hex. Raises OSError.
+
+    The ledger's record follows. A cut in between leaves a file whose digest no record has: it is then not in force, and
+    the centre, which got no answer, sends it again.
+    """
+    replace_durably(Disk(), agreement_path(config), stored)
+    return hashlib.sha256(stored).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the ledger and the files say at a start."""
+
+    agreement: Agreement | None
+    history: list[Attempt]
+    local: LocalState
+    floor_unix_s: float
+    unclosed: Record | None
+    last_seen: Record | None
+
+    @classmethod
+    def nothing(cls) -> Remembered:
+        """What is left when the past can't be believed: no permission for anything."""
+        return cls(None, [], LocalState(withdrawn=True, paused_until_unix_s=None), BUILD_UNIX_S, None, None)
+
+
+def close_recovered(
+    chronicle: Chronicle, opened: Record, last_seen: Record, boottime_s: float, clock: IntervalClock
+) -> Attempt:
+    """Write the `closed` record that a cut prevented; its length is known to HEARTBEAT_EVERY_S, from below."""
+    watched_s = max(0.0, last_seen.boottime - opened.boottime) if last_seen.boot == opened.boot else 0.0
+    chronicle.append(
+        RecordKind.CLOSED,
+        boottime_s,
+        clock,
+        who=opened.who,
+        check=opened.check,
+        line=opened.line,
+        occasion=opened.occasion,
+        attempt=opened.attempt,
+        why=Why.RECOVERED.value,
+        watched_s=round(watched_s, 3),
+    )
+    return Attempt(
+        opened.line or "",
+        opened.occasion or "",
+        opened.attempt or 1,
+        opened.time_lo,
+        clock.interval(boottime_s).lo_unix_s,
+        outcome_of(Why.RECOVERED, watched_s),
+    )
+
+
+def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered:
+    """Walk the ledger once. Raises IntegrityError when the agreement's file is not the one that was recorded last."""
+    kept = list(records)
+    floor_unix_s = max([BUILD_UNIX_S, *(stored.body.time_lo for stored in kept if stored.body is not None)])
+    digest: str | None = None
+    withdrawn = False
+    for stored in kept:
+        record = stored.body
+        if record is None:
+            continue
+        if record.kind is RecordKind.AGREEMENT:
+            digest, withdrawn = record.digest_of, False
+        elif record.kind is RecordKind.WITHDRAWN:
+            withdrawn = True
+    unclosed = unclosed_check(kept)
+    return Remembered(
+        agreement=_load_agreement(config, digest),
+        history=attempts(kept, floor_unix_s - HISTORY_S),
+        local=LocalState(withdrawn=withdrawn, paused_until_unix_s=None),
+        floor_unix_s=floor_unix_s,
+        unclosed=None if unclosed is None else unclosed.opened,
+        last_seen=None if unclosed is None else unclosed.last_seen,
+    )
+
+
+def attempts(records: Iterable[StoredRecord], since_unix_s: float) -> list[Attempt]:
+    """The attempts in the ledger; one that was never closed counts as running until its recovery record is written."""
+    found: dict[str, Attempt] = {}
+    for stored in records:
+        record = stored.body
+        if record is None or record.check is None or record.time_lo < since_unix_s:
+            continue
+        if record.kind is RecordKind.OPENED:
+            assert record.line is not None
+            assert record.occasion is not None
+            assert record.attempt is not None
+            found[record.check] = Attempt(record.line, record.occasion, record.attempt, record.time_lo, None, "open")
+        elif record.kind is RecordKind.CLOSED and record.check in found:
+            opened = found[record.check]
+            found[record.check] = Attempt(
+                opened.line_id,
+                opened.occasion_id,
+                opened.attempt,
+                opened.opened_unix_s,
+                record.time_lo,
+                outcome_of(record.why or "", record.watched_s or 0.0),
+            )
+    return list(found.values())
+
+
+def outcome_of(why: str, watched_s: float) -> Any:
+    """What a closing means for the budget: a verdict, or a look without one, or no look at all."""
+    match why:
+        case Why.SEEN:
+            return "seen"
+        case Why.NOT_SEEN:
+            return "not_seen"
+        case Why.UNSURE:
+            return "unsure"
+        case _:
+            return "broken" if watched_s < BROKEN_BEFORE_S else "unsure"
+
+
+def _load_agreement(config: GuardConfig, digest: str | None) -> Agreement | None:
+    path = agreement_path(config)
+    if digest is None:
+        return None
+    try:
+        stored = path.read_bytes()
+    except OSError as exc:
+        raise IntegrityError(f"{path.name}: {exc.strerror}, but the ledger has a record of it") from exc
+    if hashlib.sha256(stored).hexdigest() != digest:
+        raise IntegrityError(f"{path.name}: not the agreement that the ledger recorded last")
+    try:
+        return parse_agreement(stored)
+    except RefusedError as exc:
+        raise IntegrityError(f"{path.name}: {exc}") from exc
+
+
+def read_ledger(config: GuardConfig) -> list[StoredRecord]:
+    return list(read_records(ledger_path(config)))

@@ -1,0 +1,264 @@
+"""A stand-in for systemd: runs one home's processes in the foreground, for demos, tests and boards on a bench.
+
+It does what the units in systemd/ ask of systemd, and no more: guard and eye in an empty network namespace, sockets
+made before the services and passed to them, the eye started by the first connection to its socket, watchdogs that
+SIGKILL, restarts, and park after the guard or the eye has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from gateway.config.file import AbsolutePath, Config
+from gateway.core.error import EXIT_CONFIG, ConfigError
+from gateway.edge.service_systemd import die_with_parent, run_until_signal
+
+LOG = logging.getLogger("tillsyn.home")
+
+WATCHDOG_S: Final = 5.0
+RESTART_S: Final = 0.3
+STOP_LIMIT_S: Final = 6.0
+
+
+class HomeConfig(Config, frozen=True):
+    """The configuration files of one home's services, and where their sockets are."""
+
+    guard: AbsolutePath
+    eye: AbsolutePath
+    link: AbsolutePath
+    park: AbsolutePath
+    run_dir: AbsolutePath
+    isolate: bool
+    """Start guard and eye without any network; see `isolation` for how."""
+    max_restarts: Annotated[int, Meta(ge=0, le=1000)] = 20
+
+
+def isolation() -> list[str] | None:
+    """The command before a service that takes its network away, or None where the kernel lets us have none.
+
+    Root makes a network namespace; anybody else a user namespace first, where that is allowed. Source: unshare(1).
+    """
+    if shutil.which("unshare") is None:
+        return None
+    ways = (["unshare", "--net", "--"], ["unshare", "--user", "--map-current-user", "--net", "--"])
+    for way in ways:
+        if subprocess.run([*way, "true"], capture_output=True, check=False, timeout=10).returncode == 0:
+            return way
+    return None
+
+
+@dataclass(slots=True)
+class _Service:
+    """One unit: what it runs, what socket it is given, whether it parks the mount when it has ended."""
+
+    name: str
+    command: Sequence[str]
+    listener: socket.socket | None
+    parks_after: bool
+    isolated: bool
+    process: asyncio.subprocess.Process | None = None
+    starts: int = 0
+
+
+class Home:
+    """The supervisor. `pids` says who runs, for whoever wants to break something."""
+
+    def __init__(self, config: HomeConfig) -> None:
+        self._config = config
+        self._run_dir = Path(config.run_dir)
+        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._isolation: list[str] = []
+        if config.isolate:
+            way = isolation()
+            if way is None:
+                raise ConfigError(
+                    "this machine lets nobody make a network namespace (not root, and no user namespaces), so guard "
+                    "and eye can't be kept from the network. Run as root, or set isolate = false to try things out."
+                )
+            self._isolation = way
+        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._notify_path = self._run_dir / "notify"
+        self._notify_path.unlink(missing_ok=True)
+        self._notify.bind(str(self._notify_path))
+        self._notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._heard: dict[int, float] = {}
+        tillsyn = [sys.executable, "-m", "gateway.cli"]
+        self._park = [*tillsyn, "park", "--config", config.park]
+        self.guard = _Service(
+            "guard", [*tillsyn, "guard", "--config", config.guard], self._listen("guard.sock"), True, True
+        )
+        self.eye = _Service("eye", [*tillsyn, "eye", "--config", config.eye], self._listen("eye.sock"), True, True)
+        self.link = _Service("link", [*tillsyn, "link", "--config", config.link], None, False, False)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {
+            service.name: service.process.pid
+            for service in (self.guard, self.eye, self.link)
+            if service.process is not None and service.process.returncode is None
+        }
+
+    async def run(self) -> None:
+        """Park, then run guard and link until cancelled, and an eye whenever the guard asks for one."""
+        try:
+            await self._run_park()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep(self.guard), name="guard")
+                group.create_task(self._keep(self.link), name="link")
+                group.create_task(self._eyes(), name="eyes")
+                group.create_task(self._watch(), name="watchdog")
+        finally:
+            for service in (self.guard, self.eye, self.link):
+                if service.listener is not None:
+                    service.listener.close()
+            self._notify.close()
+
+    async def _keep(self, service: _Service) -> None:
+        """Run a service, again and again; raises ConfigError when it says that its configuration is wrong."""
+        while True:
+            code = await self._run_once(service)
+            if code == EXIT_CONFIG:
+                raise ConfigError(f"{service.name} refuses its configuration; see its message above")
+            if service.starts > self._config.max_restarts:
+                raise ConfigError(f"{service.name} ended {service.starts} times; giving up with the camera off")
+            LOG.warning("%s ended with %s; starting it again", service.name, code)
+            await asyncio.sleep(RESTART_S)
+
+    async def _eyes(self) -> None:
+        assert self.eye.listener is not None
+        while True:
+            await _readable(self.eye.listener)
+            if await self._run_once(self.eye) == EXIT_CONFIG:
+                raise ConfigError("eye refuses its configuration; see its message above")
+
+    async def _run_once(self, service: _Service) -> int:
+        service.starts += 1
+        process = await self._start(service)
+        service.process = process
+        self._heard[process.pid] = time.monotonic()
+        self._write_pids()
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                await _end(process)
+            self._heard.pop(process.pid, None)
+            service.process = None
+            self._write_pids()
+            if service.parks_after and not (service is self.eye and self.guard.process is not None):
+                # The guard parks by itself after an eye has ended; when the guard is gone, nobody else would.
+                await self._run_park()
+
+    async def _start(self, service: _Service) -> asyncio.subprocess.Process:
+        environment = dict(os.environ)
+        environment["NOTIFY_SOCKET"] = str(self._notify_path)
+        environment["WATCHDOG_USEC"] = str(int(WATCHDOG_S * 1e6))
+        listener = service.listener
+        command = list(service.command)
+        # The service must see its own pid in LISTEN_PID, as systemd does it; only its own process can know it.
+        command = ["/bin/sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", *command] if listener else command
+        if self._isolation and service.isolated:
+            command = [*self._isolation, *command]
+
+        def prepare() -> None:
+            die_with_parent()
+            if listener is not None:
+                os.dup2(listener.fileno(), 3)
+                os.set_inheritable(3, True)
+
+        return await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            preexec_fn=prepare,
+            pass_fds=(3,) if listener is not None else (),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+
+    async def _watch(self) -> None:
+        """Take signs of life; SIGKILL who gives none, as systemd's watchdog would after its SIGABRT."""
+        while True:
+            await asyncio.sleep(0.25)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self._take_notice()
+            now_s = time.monotonic()
+            for pid, heard_s in list(self._heard.items()):
+                if now_s - heard_s > WATCHDOG_S:
+                    LOG.error("process %d gives no sign of life: killed", pid)
+                    self._heard[pid] = now_s
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+    def _take_notice(self) -> None:
+        data, ancillary, _, _ = self._notify.recvmsg(4096, socket.CMSG_SPACE(12))
+        for level, kind, credentials in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                pid = int.from_bytes(credentials[:4], sys.byteorder, signed=True)
+                if pid in self._heard and (b"WATCHDOG=1" in data or b"READY=1" in data):
+                    self._heard[pid] = time.monotonic()
+
+    async def _run_park(self) -> None:
+        process = await asyncio.create_subprocess_exec(*self._park, stdin=asyncio.subprocess.DEVNULL)
+        if await process.wait() != 0:
+            LOG.error("park failed: the mount may not be up")
+
+    def _listen(self, name: str) -> socket.socket:
+        path = self._run_dir / name
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        old = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(old)
+        listener.listen(4)
+        return listener
+
+    def _write_pids(self) -> None:
+        (self._run_dir / "pids").write_text("".join(f"{name} {pid}\n" for name, pid in self.pids.items()))
+
+
+async def _readable(listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(listener, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(listener)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_LIMIT_S):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def main(config: HomeConfig) -> None:
+    """Run one home until SIGTERM. Raises ConfigError."""
+    home = Home(config)
+    try:
+        run_until_signal(home.run())
+    except* ConfigError as errors:
+        raise ConfigError(str(errors.exceptions[0])) from None

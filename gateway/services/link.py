@@ -1,0 +1,221 @@
+"""The link: MQTT, ICE, the home's way out. Holds no device node, no signing key, and no picture it could read.
+
+Unit: tillsyn-link. It carries bytes between the broker and the guard, and sealed datagrams between the operator and the
+eye. What has evidential value waits in memory, in order, until the broker has acknowledged it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+from gateway.config import LinkConfig
+from gateway.core.boottime import boottime_s
+from gateway.core.error import TransientError
+from gateway.edge.broker_paho import Broker, BrokerAddress, BrokerDown, BrokerUp, Incoming
+from gateway.edge.ice_aioice import carry
+from gateway.edge.service_systemd import feed_watchdog, harden, run_until_signal
+from gateway.ipc import frame
+from gateway.ipc.channel import Channel, ChannelLostError, connect
+from gateway.protocol.topic import Branch, parse, topic
+
+LOG = logging.getLogger("tillsyn.link")
+
+BEAT_S: Final = 1.0
+SILENT_S: Final = 4.0
+"""A broker that owes an acknowledgement for longer is as good as gone, long before TCP or keep-alive say so."""
+MAX_WAITING: Final = 10_000
+GUARD_RETRY_S: Final = 0.2
+
+
+@dataclass(slots=True)
+class Link:
+    """The running service."""
+
+    config: LinkConfig
+    broker: Broker
+    _guard: Channel[frame.ToLink] | None = None
+    _media: asyncio.Task[None] | None = None
+    _evidence: deque[frame.Publish] = field(default_factory=deque)
+    _evidence_waits: asyncio.Event = field(default_factory=asyncio.Event)
+    _owed: dict[int, float] = field(default_factory=dict)
+    _up: bool = False
+    _connected: bool = False
+    _group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self.broker.run(), name="broker")
+            group.create_task(self._from_broker(), name="from broker")
+            group.create_task(self._to_guard(), name="guard")
+            group.create_task(self._beat(), name="beat")
+            group.create_task(self._send_evidence(), name="evidence")
+            group.create_task(feed_watchdog(), name="watchdog")
+
+    async def _from_broker(self) -> None:
+        while True:
+            event = await self.broker.next_event()
+            match event:
+                case BrokerUp():
+                    LOG.info("broker up")
+                    self._connected = True
+                    self._owed.clear()
+                    status = topic(self.config.gateway, Branch.STATUS)
+                    self.broker.publish(status, json.dumps({"online": True}).encode(), retain=True)
+                    self._evidence_waits.set()
+                    self._note_broker()
+                case BrokerDown(why):
+                    LOG.warning("broker down: %s", why)
+                    self._connected = False
+                    self._note_broker()
+                case Incoming():
+                    self._incoming(event)
+                case _:
+                    assert_never(event)
+
+    def _incoming(self, event: Incoming) -> None:
+        event.ack()
+        named = parse(event.topic)
+        # A retained command is somebody's old one, whoever put it there.
+        if event.retain or named is None or named[0] != self.config.gateway or len(event.payload) > 16 * 1024:
+            LOG.warning("dropped a message on %s", "a retained topic" if event.retain else "a topic")
+            return
+        if named[1] is Branch.COMMAND:
+            self._tell(frame.CommandArrived(event.payload, event.correlation[:64]))
+        elif named[1] is Branch.TIME:
+            self._tell(frame.TimeArrived(event.payload))
+
+    async def _to_guard(self) -> None:
+        while True:
+            try:
+                channel: Channel[frame.ToLink] = Channel(await connect(self.config.guard_socket), frame.ToLink)
+            except ChannelLostError:
+                await asyncio.sleep(GUARD_RETRY_S)
+                continue
+            self._guard = channel
+            try:
+                channel.send(frame.BrokerChanged(self._up))
+                while True:
+                    got, fds = await channel.receive()
+                    self._obey(got, fds)
+            except ChannelLostError as exc:
+                LOG.warning("guard lost: %s", exc)
+            finally:
+                channel.close()
+                self._guard = None
+                self._end_media()
+            await asyncio.sleep(GUARD_RETRY_S)
+
+    def _obey(self, got: frame.ToLink, fds: list[int]) -> None:
+        match got:
+            case frame.Beat():
+                pass
+            case frame.Publish():
+                self._publish(got)
+            case frame.MediaOpened() if len(fds) == 1:
+                self._end_media()
+                self._media = self._spawn(carry(socket.socket(fileno=fds[0]), self.config.ice_addresses), "media")
+            case frame.MediaOpened():
+                raise ChannelLostError("media without its socket")
+            case frame.MediaShut():
+                self._end_media()
+            case _:
+                assert_never(got)
+
+    def _publish(self, order: frame.Publish) -> None:
+        if not order.evidential:
+            self._send(order)
+            return
+        if len(self._evidence) >= MAX_WAITING:
+            # The guard's ledger still has it; what is lost is only that the centre hears of it by itself.
+            self._evidence.popleft()
+            LOG.error("evidence waits too long: the oldest was dropped here")
+        self._evidence.append(order)
+        self._evidence_waits.set()
+
+    def _send(self, order: frame.Publish) -> asyncio.Future[None]:
+        done = self.broker.publish(
+            topic(self.config.gateway, Branch(order.branch)),
+            order.payload,
+            correlation=order.correlation,
+            retain=order.retain,
+        )
+        if not done.done():
+            number = id(done)
+            self._owed[number] = boottime_s()
+            done.add_done_callback(lambda _: self._settle(number))
+        return done
+
+    def _settle(self, number: int) -> None:
+        self._owed.pop(number, None)
+        self._note_broker()
+
+    async def _send_evidence(self) -> None:
+        """One at a time, in order, each until it is acknowledged."""
+        while True:
+            await self._evidence_waits.wait()
+            if not self._evidence or not self._connected:
+                self._evidence_waits.clear()
+                continue
+            try:
+                await self._send(self._evidence[0])
+            except TransientError:
+                await asyncio.sleep(0.1)
+                continue
+            self._evidence.popleft()
+
+    async def _beat(self) -> None:
+        while True:
+            self._tell(frame.Beat())
+            self._note_broker()
+            await asyncio.sleep(BEAT_S)
+
+    def _note_broker(self) -> None:
+        silent = any(boottime_s() - since_s > SILENT_S for since_s in self._owed.values())
+        up = self._connected and not silent
+        if up is not self._up:
+            self._up = up
+            self._tell(frame.BrokerChanged(up))
+
+    def _end_media(self) -> None:
+        if self._media is not None:
+            self._media.cancel()
+            self._media = None
+
+    def _tell(self, word: frame.Frame) -> None:
+        if self._guard is not None:
+            with contextlib.suppress(ChannelLostError):
+                self._guard.send(word)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        assert self._group is not None
+        return self._group.create_task(work, name=name)
+
+
+def main(config: LinkConfig) -> None:
+    """Run until SIGTERM. Raises ConfigError for unusable TLS files."""
+    harden()
+    address = BrokerAddress(
+        config.broker_host,
+        config.broker_port,
+        Path(config.ca),
+        Path(config.cert),
+        Path(config.key),
+        config.broker_name,
+    )
+    broker = Broker(
+        address,
+        client_id=config.gateway,
+        subscriptions=[topic(config.gateway, branch) for branch in (Branch.COMMAND, Branch.TIME)],
+        will=(topic(config.gateway, Branch.STATUS), json.dumps({"online": False}).encode()),
+    )
+    run_until_signal(Link(config, broker).run())

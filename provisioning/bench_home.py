@@ -1,0 +1,350 @@
+"""A throw-away home and centre on one machine: keys, certificates, configuration files, all made on the spot.
+
+For demos, tests and benchmarks. Everything lies below one directory that only this user can read; nothing of it is good
+anywhere else. The parts that are made are the real ones: an own CA, a root and an issuing key, a device with its keys,
+an agreement signed by a planner.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.protocol.envelope import sign
+from gateway.protocol.key import SigningKey, b64url_encode
+from gateway.protocol.message import AgreementPut, Confirmation, Grant, Message, Role, TrustPut, audience
+from provisioning.authority import broker_config
+from provisioning.authority.secret_file import write_secret
+from provisioning.authority.x509 import CertificateAuthority
+
+ADDRESS: Final = "127.0.0.1"
+OPERATOR: Final = "op-demo"
+PLANNER: Final = "pl-demo"
+LINE: Final = "night-1"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchHome:
+    """What was made, and the secrets a test or a demo needs to act as centre, planner or operator."""
+
+    directory: Path
+    gateway: str
+    install_epoch: int
+    broker_port: int
+    login_token: str
+    planner_token: str
+    device: SigningKey
+    root: SigningKey
+    issuing: SigningKey
+    planner: SigningKey
+    authority: CertificateAuthority
+
+    @property
+    def world(self) -> Path:
+        return self.directory / "world"
+
+    @property
+    def ledger(self) -> Path:
+        return self.directory / "home" / "state" / "ledger"
+
+    @property
+    def home_config(self) -> Path:
+        return self.directory / "home" / "home.toml"
+
+    @property
+    def centre_config(self) -> Path:
+        return self.directory / "centre" / "centre.toml"
+
+    @property
+    def broker_config(self) -> Path:
+        return self.directory / "broker" / "mosquitto.conf"
+
+    @property
+    def audience(self) -> str:
+        return audience(self.gateway, self.install_epoch)
+
+    def grant(
+        self, key: SigningKey, who: str, roles: tuple[Role, ...], *, life_s: float = 8 * 3600.0, epoch: int = 0
+    ) -> bytes:
+        """A shift grant by the issuing key, from five minutes ago on."""
+        now = time.time() - 300.0
+        grant = Grant(
+            sub=who,
+            name_ref=who,
+            roles=list(roles),
+            cnf=Confirmation(key.verifying.jwk()),
+            epoch=epoch,
+            nbf=now,
+            exp=now + life_s,
+            homes=[self.gateway],
+        )
+        return sign(grant, self.issuing)
+
+    def command(self, message: Message, key: SigningKey, grant: bytes) -> bytes:
+        """`<grant>~<command>`."""
+        return grant + b"~" + sign(message, key)
+
+    def agreement_put(self, agreement: dict[str, Any]) -> bytes:
+        """The planner's signed command that puts `agreement` in force."""
+        grant = self.grant(self.planner, PLANNER, (Role.PLANNER,))
+        return self.command(AgreementPut(self.audience, new_id("j"), agreement), self.planner, grant)
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}-{b64url_encode(secrets.token_bytes(9))}"
+
+
+def agreement_now(home: BenchHome, *, version: int = 1, offset_min: int = 0, max_s: int = 60) -> dict[str, Any]:
+    """An agreement with one line whose occasion began `offset_min` minutes before the running minute.
+
+    Negative offsets make an occasion that is not yet due. The window is an hour.
+    """
+    start = datetime.now(UTC) - timedelta(minutes=offset_min)
+    today = start.date()
+    return {
+        "agreement": "a-demo",
+        "version": version,
+        "gateway": home.gateway,
+        "install_epoch": home.install_epoch,
+        "timezone": "UTC",
+        "valid": {
+            "from": (today - timedelta(days=2)).isoformat(),
+            "until": (today + timedelta(days=360)).isoformat(),
+        },
+        "consent": {
+            "resident": {
+                "given": (today - timedelta(days=3)).isoformat(),
+                "how": "signed-at-installation",
+                "ref": "c-demo",
+            },
+            "cohabitant": None,
+        },
+        "lines": [
+            {
+                "id": LINE,
+                "rrule": "FREQ=DAILY",
+                "start": start.strftime("%H:%M"),
+                "window_min": 60,
+                "max_s": max_s,
+                "recheck": {"after_min": 15, "times": 1},
+            }
+        ],
+        "picture": {"mode": "clear"},
+        "lamp": "dim",
+        "if_not_seen": [
+            {"do": "call-resident", "within_min": 5},
+            {"do": "visit", "unit": "hv-demo", "within_min": 45},
+        ],
+        "pauses": [],
+        "resident_ref": "r-demo",
+    }
+
+
+def make(
+    directory: Path,
+    *,
+    camera: str = "room",
+    isolate: bool = True,
+    http_port: int = 0,
+    broker_port: int | None = None,
+    gateway: str = "gw-demo",
+    ice_address: str = ADDRESS,
+) -> BenchHome:
+    """Make everything below `directory` (new or empty). Raises OSError, and FileExistsError when it was used before."""
+    directory = directory.absolute()
+    home_dir, centre_dir, broker_dir, world = (directory / name for name in ("home", "centre", "broker", "world"))
+    for each in (
+        directory,
+        home_dir,
+        home_dir / "run",
+        home_dir / "state",
+        centre_dir,
+        broker_dir,
+        directory / "world",
+    ):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+    broker_port = broker_port or free_port()
+
+    authority = CertificateAuthority.make("tillsyn bench CA")
+    for folder in (home_dir, centre_dir, broker_dir):
+        (folder / "ca.pem").write_bytes(authority.pem())
+    for folder, name, servers in (
+        (home_dir, gateway, ()),
+        (centre_dir, broker_config.CENTRE, ()),
+        (broker_dir, "broker", ("localhost", ADDRESS)),
+    ):
+        identity = authority.issue(name, server_names=servers)
+        (folder / "cert.pem").write_bytes(identity.certificate)
+        write_secret(folder / "key.pem", identity.key)
+
+    root, issuing, device, planner = (SigningKey.generate() for _ in range(4))
+    ledger_key = Ed25519PrivateKey.generate()
+    write_secret(centre_dir / "issuing.pem", issuing.to_pem())
+    write_secret(home_dir / "device.pem", device.to_pem())
+    write_secret(
+        home_dir / "ledger.pem",
+        ledger_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+    (home_dir / "roots.json").write_text(json.dumps([root.verifying.jwk()]))
+    trust = TrustPut(version=1, epoch=0, roots=[root.verifying.jwk()], issuers=[issuing.verifying.jwk()])
+    (home_dir / "trust.jws").write_bytes(sign(trust, root))
+
+    home = BenchHome(
+        directory,
+        gateway,
+        1,
+        broker_port,
+        secrets.token_urlsafe(24),
+        secrets.token_urlsafe(24),
+        device,
+        root,
+        issuing,
+        planner,
+        authority,
+    )
+    _write_broker(home, broker_dir)
+    _write_home(home, home_dir, camera=camera, isolate=isolate, ice_address=ice_address)
+    _write_centre(home, http_port)
+    return home
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        return int(probe.getsockname()[1])
+
+
+def _write_broker(home: BenchHome, folder: Path) -> None:
+    acl = folder / "acl"
+    acl.write_text(broker_config.acl([home.gateway]))
+    acl.chmod(0o600)
+    user = getpass.getuser() if os.getuid() == 0 else "root"  # ignored by Mosquitto where it isn't root
+    home.broker_config.write_text(
+        broker_config.mosquitto_conf(
+            address=ADDRESS,
+            port=home.broker_port,
+            ca=folder / "ca.pem",
+            certificate=folder / "cert.pem",
+            key=folder / "key.pem",
+            acl=acl,
+            user=user,
+        )
+    )
+
+
+def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ice_address: str) -> None:
+    world = str(home.world)
+    mount = {"driver": "bench", "pan_pin": 12, "lamp_pin": 18}
+    run_dir = folder / "run"
+    _write_toml(
+        folder / "guard.toml",
+        {
+            "gateway": home.gateway,
+            "install_epoch": home.install_epoch,
+            "groups": ["demo"],
+            "state_dir": str(folder / "state"),
+            "guard_socket": str(run_dir / "guard.sock"),
+            "eye_socket": str(run_dir / "eye.sock"),
+            "device_key": str(folder / "device.pem"),
+            "ledger_key": str(folder / "ledger.pem"),
+            "roots": str(folder / "roots.json"),
+            "trust": str(folder / "trust.jws"),
+            "lamp_brightness": 0.2,
+            "demand_isolation": isolate,
+            "world": world,
+            "mount": mount,
+        },
+    )
+    _write_toml(
+        folder / "eye.toml",
+        {
+            "camera": camera,
+            "eye_socket": str(run_dir / "eye.sock"),
+            "demand_isolation": isolate,
+            "world": world,
+        },
+    )
+    _write_toml(
+        folder / "link.toml",
+        {
+            "gateway": home.gateway,
+            "guard_socket": str(run_dir / "guard.sock"),
+            "broker_host": ADDRESS,
+            "broker_port": home.broker_port,
+            "broker_name": "localhost",
+            "ca": str(folder / "ca.pem"),
+            "cert": str(folder / "cert.pem"),
+            "key": str(folder / "key.pem"),
+            "ice_addresses": [ice_address],
+        },
+    )
+    _write_toml(folder / "park.toml", {"world": world, "mount": mount})
+    _write_toml(
+        home.home_config,
+        {
+            "guard": str(folder / "guard.toml"),
+            "eye": str(folder / "eye.toml"),
+            "link": str(folder / "link.toml"),
+            "park": str(folder / "park.toml"),
+            "run_dir": str(run_dir),
+            "isolate": isolate,
+        },
+    )
+
+
+def _write_centre(home: BenchHome, http_port: int) -> None:
+    def account(who: str, role: Role, token: str) -> dict[str, Any]:
+        return {"who": who, "roles": [role.value], "login_sha256": hashlib.sha256(token.encode()).hexdigest()}
+
+    _write_toml(
+        home.centre_config,
+        {
+            "database_path": "centre.sqlite",
+            "issuing_key_path": "issuing.pem",
+            "http": {"host": ADDRESS, "port": http_port},
+            "broker": {
+                "host": ADDRESS,
+                "port": home.broker_port,
+                "server_name": "localhost",
+                "client_id": broker_config.CENTRE,
+                "ca_path": "ca.pem",
+                "cert_path": "cert.pem",
+                "key_path": "key.pem",
+            },
+            "accounts": [
+                account(OPERATOR, Role.OPERATOR, home.login_token),
+                account(PLANNER, Role.PLANNER, home.planner_token),
+            ],
+            "homes": [
+                {
+                    "gateway": home.gateway,
+                    "install_epoch": home.install_epoch,
+                    "device_jwk": home.device.verifying.jwk(),
+                    "groups": ["demo"],
+                }
+            ],
+            "ice": {"policy": "all", "servers": []},
+        },
+    )
+
+
+def _write_toml(path: Path, table: dict[str, Any]) -> None:
+    import msgspec
+
+    path.write_bytes(msgspec.toml.encode(table))
+    path.chmod(0o600)
