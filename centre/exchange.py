@@ -61,3 +61,9 @@ class Exchange:
         fits = waiting is not None and (waiting.gateway, waiting.jti) == (gateway, jti)
         if waiting is not None and fits and not waiting.answered.done():
             waiting.answered.set_result(reply)
+
+    def close(self) -> None:
+        """End all waiting with TransientError, so that the server can stop."""
+        for waiting in self._waiting.values():
+            if not waiting.answered.done():
+                waiting.answered.set_exception(TransientError("the centre stops"))

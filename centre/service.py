@@ -118,6 +118,7 @@ async def _run_parts(
             ws="none",
             lifespan="off",
             access_log=False,
+            log_level="warning",
             log_config=None,
             server_header=False,
             proxy_headers=False,
@@ -137,6 +138,7 @@ async def _serve(server: uvicorn.Server, state: CentreState, listening: socket.s
         await server.serve(sockets=[listening])
     finally:
         state.events.close()
+        state.exchange.close()
         if server.started:
             await server.shutdown(sockets=[listening])
 

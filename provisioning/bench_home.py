@@ -172,7 +172,7 @@ def make(
         home_dir / "state",
         centre_dir,
         broker_dir,
-        directory / "world",
+        world,
     ):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     broker_port = broker_port or free_port()

@@ -21,7 +21,7 @@ from typing import Any, Final
 import aiortc.rtcicetransport
 import aiortc.rtcrtpsender
 import av
-from aioice import Candidate
+from aioice import Candidate, ConnectionClosed
 from aiortc import (
     RTCBundlePolicy,
     RTCConfiguration,
@@ -113,8 +113,10 @@ class SealedConnection:
         # A full socket means that the link is slow: the datagram is lost, as on any network.
         self._send(media.sealed(datagram))
 
-    async def get_event(self) -> None:
+    async def get_event(self) -> ConnectionClosed:
+        # aiortc's monitor asks again until it is told this; anything else makes it spin.
         await self._closed.wait()
+        return ConnectionClosed()
 
     async def close(self) -> None:
         if not self._closed.is_set():

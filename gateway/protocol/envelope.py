@@ -201,6 +201,8 @@ def make_trust(untrusted: bytes, roots: Mapping[str, VerifyingKey]) -> TrustStor
             raise RefusedError(RefusalCode.BAD_SIGNATURE, "new roots need a new root's signature too")
         if verify(parts[1], new_roots, TrustPut) != put:
             raise RefusedError(RefusalCode.BAD_SIGNATURE, "the two signatures are over different statements")
+    elif len(parts) != 1:
+        raise RefusedError(RefusalCode.MALFORMED, "a second signature, and no new roots")
     return TrustStore(put.version, put.epoch, new_roots, _keyed(put.issuers))
 
 

@@ -22,6 +22,8 @@ from gateway.protocol import strict_json
 _B64URL: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """Order of P-256's base point. Source: FIPS 186-5 / SEC 2, curve secp256r1."""
+_FIELD: Final = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
+"""P-256's prime. Source: as above."""
 SIGNATURE_BYTES: Final = 64
 
 
@@ -64,6 +66,9 @@ class VerifyingKey:
         x, y = b64url_decode(untrusted["x"]), b64url_decode(untrusted["y"])
         if len(x) != 32 or len(y) != 32:
             raise RefusedError(RefusalCode.MALFORMED, "JWK coordinate length")
+        # OpenSSL reduces a coordinate beyond the prime; one key would then have two thumbprints.
+        if not (int.from_bytes(x) < _FIELD and int.from_bytes(y) < _FIELD):
+            raise RefusedError(RefusalCode.MALFORMED, "JWK coordinate out of range")
         try:
             numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), ec.SECP256R1())
             point = numbers.public_key()

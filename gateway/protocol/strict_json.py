@@ -38,6 +38,7 @@ def loads(untrusted: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_
         )
     except (ValueError, RecursionError) as exc:
         raise _malformed("not JSON") from exc
+    _check_texts(value)
     return value
 
 
@@ -78,14 +79,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if key in result:
             raise _malformed("duplicate key")
         _check_text(key)
-        if isinstance(value, str):
-            _check_text(value)
-        elif isinstance(value, list):
-            for item in value:
-                if isinstance(item, str):
-                    _check_text(item)
+        _check_texts(value)
         result[key] = value
     return result
+
+
+def _check_texts(value: Any) -> None:
+    """Every string of a value, through lists of lists; objects inside have been through `_object`."""
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item)
 
 
 def _check_text(text: str) -> None:

@@ -390,7 +390,8 @@ class Guard:
             case frame.FromOperator(untrusted):
                 self._on_command(untrusted, b"")
             case frame.EyeFault(code):
-                LOG.error("eye reports %s", code)
+                # While closing it is the guard's own cut that the eye notices.
+                LOG.log(logging.INFO if isinstance(self.state, machine.Closing) else logging.ERROR, "eye: %s", code)
                 why = Why.CAMERA_FAULT if code == "camera-fault" else Why.NO_PICTURE
                 self._dispatch(machine.Fault(why))
             case _:

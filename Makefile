@@ -1,0 +1,70 @@
+# Every task of the project. `make` alone prints this list.
+
+PYTHON ?= python3
+CAMERA ?= room
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+APT_PACKAGES := mosquitto python3-venv
+APT_TEST_PACKAGES := chromium nodejs npm shellcheck util-linux iproute2 procps
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check fix demo demo-once test bench lock apt apt-test clean
+
+# What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
+APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(STAMP) apt ## install what demo and services need (apt, and wheels by hash into .venv)
+
+apt:
+	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || $(APT) $(APT_PACKAGES); } >&2
+
+apt-test: apt
+	@for program in chromium node npm shellcheck unshare nsenter ip; do \
+		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	[ -z "$$missing" ] || $(APT) $(APT_TEST_PACKAGES); } >&2
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(APT) python3-venv; } >&2
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked wheels into $(VENV)" >&2
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.lock >&2
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . >&2
+	@touch $(STAMP)
+
+demo: setup ## one home and one centre on this machine; prints the console's address (CAMERA=room|file:PATH|v4l2:/dev/videoN)
+	@$(BIN)/tillsyn demo --camera "$(CAMERA)"
+
+demo-once: setup ## the same without a browser: one check, one JSON object on standard output
+	@$(BIN)/tillsyn demo --once --camera "$(CAMERA)"
+
+check: $(STAMP) ## format, lint, types, import contracts, and the tests that start no services (under a minute)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
+	$(BIN)/codespell gateway centre provisioning tests docs *.md
+	$(BIN)/python -m pytest -q -n 2 tests/unit tests/contract tests/house
+
+fix: $(STAMP) ## let the formatter and the linter mend what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup apt-test check ## every test: the checks above, then services, faults and a real browser
+	$(BIN)/python -m pytest -q tests/service tests/faults tests/browser
+
+bench: setup ## ratios, each measured against something beside it in the same run
+	$(BIN)/python -m bench
+
+lock: $(STAMP) ## renew requirements/dev.lock: every wheel by version and hash, no addresses
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra centre --extra dev pyproject.toml -o requirements/dev.lock
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
