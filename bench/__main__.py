@@ -76,7 +76,7 @@ def _pictures(topics: Sequence[str], *, quick: bool) -> list[Result]:
         if "streaming" in topics:
             _say("streaming")
             results += await streaming.measure(
-                directory / "streaming", film, rounds=1 if quick else 3, seconds=3.0 if quick else 15.0
+                directory / "streaming", film, rounds=1 if quick else 2, seconds=3.0 if quick else 15.0
             )
         return results
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+MAX_SAMPLES = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -30,6 +32,7 @@ class Side:
             "least": round(min(self.samples), 4),
             "most": round(max(self.samples), 4),
             "rounds": len(self.samples),
+            "samples": [round(sample, 4) for sample in self.samples[:MAX_SAMPLES]],
         }
 
 

@@ -17,7 +17,9 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from bench.child import Child
 from centre.operator import Look, Operator
+from gateway.edge.bench_world import BenchWorld
 from gateway.edge.mount_gpiozero import STEP_S
+from gateway.mount.calibration import Calibration
 from gateway.protocol.message import Challenged, Message, Open, Verdict
 from provisioning import bench_home, demo
 from provisioning.bench_home import BenchHome
@@ -89,34 +91,27 @@ class TimedOperator(Operator):
         return reply
 
 
-@dataclass(slots=True)
 class MountWatch:
-    """Sees the bench's mount arrive: `pins.json` is written at each step, and 0.5 s after the last when it lets go."""
+    """Sees the bench's mount arrive, in the file where the bench keeps its pins."""
 
-    pins: Path
-    written_s: list[float] = field(default_factory=list)
+    def __init__(self, world: Path, calibration: Calibration) -> None:
+        self._world = BenchWorld(world)
+        self._pins = world / "pins.json"
+        self._calibration = calibration
+        self.arrived_at_s: float | None = None
+        """Monotonic; the last step was written, and its 20 ms are over."""
 
-    def note(self) -> None:
+    def look(self) -> None:
         with contextlib.suppress(OSError):
-            at_s = self.pins.stat().st_mtime - time.time() + time.monotonic()
-            if not self.written_s or at_s - self.written_s[-1] > 0.001:
-                self.written_s.append(at_s)
-
-    def arrived_s(self, since_s: float) -> float | None:
-        """The end of the first run of steps after `since_s` (monotonic); None when there were none."""
-        steps = [at_s for at_s in self.written_s if at_s >= since_s]
-        if not steps:
-            return None
-        last_s = steps[0]
-        for at_s in steps[1:]:
-            if at_s - last_s > 0.35:
-                break
-            last_s = at_s
-        return last_s + STEP_S
+            written_s = self._pins.stat().st_mtime - time.time() + time.monotonic()
+            # The profile's last steps are a hair apart; the last one is the aim itself.
+            if abs(self._world.pan_deg(self._calibration) - self._calibration.aim_deg) < 1e-6:
+                self.arrived_at_s = written_s + STEP_S
 
     async def run(self) -> None:
-        while True:
-            self.note()
+        """Look every 10 ms until the mount has arrived; the pulse's end, 0.5 s later, writes the file again."""
+        while self.arrived_at_s is None:
+            self.look()
             await asyncio.sleep(0.01)
 
 
@@ -127,6 +122,7 @@ class System:
     bench: RunningBench
     operator: TimedOperator
     known: dict[str, Any]
+    calibration: Calibration
     _used: int = 0
 
     @property
@@ -145,7 +141,7 @@ class System:
         challenged = await self.challenge()
         self._used += 1
         due = next(item for item in challenged.due if item.line == f"night-{self._used}")
-        watch = MountWatch(self.home.world / "pins.json")
+        watch = MountWatch(self.home.world, self.calibration)
         watching = asyncio.create_task(watch.run())
         try:
             look = await self.operator.open(self.known, challenged, due)
@@ -153,14 +149,12 @@ class System:
                 await look.first_frame.wait()
         finally:
             watching.cancel()
-        watch.note()
         assert look.first_frame_s is not None
-        arrived_s = watch.arrived_s(look.asked_s)
         return look, Timeline(
             self.operator.offer_at_s - look.asked_s,
             self.operator.answer_at_s - look.asked_s,
             self.operator.connected_at_s - look.asked_s,
-            None if arrived_s is None else arrived_s - look.asked_s,
+            None if watch.arrived_at_s is None else watch.arrived_at_s - look.asked_s,
             look.first_frame_s - look.asked_s,
         )
 
@@ -195,7 +189,7 @@ async def system(directory: Path, camera: str, mount: dict[str, float] | None = 
     agreement["lines"] = [{**line, "id": f"night-{number + 1}"} for number in range(LINES)]
     async with demo.running(home, agreement) as bench, TimedOperator(bench.url, home.login_token) as operator:
         known = await operator.wait_for_home(home.gateway, demo.START_LIMIT_S)
-        yield System(bench, operator, known)
+        yield System(bench, operator, known, Calibration(**(mount or {})))
 
 
 @dataclass(slots=True)

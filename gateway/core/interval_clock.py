@@ -65,7 +65,7 @@ class IntervalClock:
 
     def with_floor(self, unix_s: float, *, boottime_s: float) -> IntervalClock:
         """Raise the floor to authenticated time `unix_s`; a lower value changes nothing."""
-        if unix_s <= self.interval(boottime_s).lo_unix_s:
+        if unix_s <= self._floor_at(boottime_s):
             return self
         return IntervalClock(unix_s, boottime_s, self.attestation, self.independent_offset_s, self.demand_cross_check)
 

@@ -34,6 +34,7 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 
 from gateway.core.error import TransientError
+from gateway.core.refusal import RefusedError
 from gateway.edge.camera_port import EncodedUnit
 from gateway.ipc import media
 from gateway.protocol import sdp
@@ -225,6 +226,8 @@ class Peer:
     async def answer(self, offer: str) -> str:
         """The answer to `offer`, with its sha-256 fingerprint only. Raises MediaLostError for a useless offer."""
         try:
+            # aiortc would answer an offer without a fingerprint, and fail unheard in a task of its own.
+            sdp.only_fingerprint(offer)
             await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             answer = await self._pc.createAnswer()
             if answer is None:
@@ -232,6 +235,8 @@ class Peer:
             await self._pc.setLocalDescription(answer)
         except MediaLostError:
             raise
+        except RefusedError as exc:
+            raise MediaLostError(f"offer refused: {exc.detail}") from exc
         # aiortc's parser raises whatever it stumbles over; the offer is an operator's, signed, and still not trusted.
         except (ValueError, AssertionError, KeyError, IndexError, AttributeError, TypeError, OSError) as exc:
             raise MediaLostError(f"offer not understood: {type(exc).__name__}") from exc

@@ -68,14 +68,20 @@ def from_eye(data: bytes) -> bytes | Gather | Connect:
     """A sealed datagram, or a word. Raises ValueError when it is neither."""
     if data[0] == SEALED:
         return data[1:]
-    return _from_eye.decode(_body(data))
+    try:
+        return _from_eye.decode(_body(data))
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
 
 
 def from_link(data: bytes) -> bytes | Gathered | Connected | Failed:
     """A sealed datagram, or a word. Raises ValueError when it is neither."""
     if data[0] == SEALED:
         return data[1:]
-    return _from_link.decode(_body(data))
+    try:
+        return _from_link.decode(_body(data))
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
 
 
 def _body(data: bytes) -> bytes:

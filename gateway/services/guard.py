@@ -44,7 +44,7 @@ from gateway.edge.service_systemd import demand_isolation, feed_watchdog, harden
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect, pair
 from gateway.ledger import Ledger, RecordKind
-from gateway.protocol import sdp
+from gateway.protocol import sdp, strict_json
 from gateway.protocol.envelope import sign
 from gateway.protocol.key import SigningKey
 from gateway.protocol.message import (
@@ -385,6 +385,7 @@ class Guard:
                 self._dispatch(machine.FirstFrame())
             case frame.EyeBeat(frames, view):
                 self._dispatch(machine.EyeHeard(frames, view))
+                self._signal(frames, view)
             case frame.Stopped(frames):
                 self._dispatch(machine.EyeHeard(frames))
             case frame.FromOperator(untrusted):
@@ -396,6 +397,12 @@ class Guard:
                 self._dispatch(machine.Fault(why))
             case _:
                 assert_never(got)
+
+    def _signal(self, frames: int, view: str | None) -> None:
+        """Once a second while a check runs, unsigned, for the operator's list; its acknowledgement proves the broker."""
+        if self.gate.current is not None:
+            words = {"check": self.gate.current.check, "frames": frames, "view": view}
+            self._publish(Branch.SIGNAL, strict_json.dumps(words))
 
     async def _start_eye(self, order: OpenCheck) -> None:
         await self._prepare_eye()

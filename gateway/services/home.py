@@ -97,7 +97,8 @@ class Home:
         self._notify.bind(str(self._notify_path))
         self._notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._heard: dict[int, float] = {}
-        tillsyn = [sys.executable, "-m", "gateway.cli"]
+        verbose = ["--verbose"] if LOG.isEnabledFor(logging.INFO) else []
+        tillsyn = [sys.executable, "-m", "gateway.cli", *verbose]
         self._park = [*tillsyn, "park", "--config", config.park]
         self.guard = _Service(
             "guard", [*tillsyn, "guard", "--config", config.guard], self._listen("guard.sock"), True, True

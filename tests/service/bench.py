@@ -101,8 +101,7 @@ async def watching(bench: Bench) -> AsyncIterator[tuple[Operator, dict[str, Any]
         challenged = await operator.challenge(known)
         due = next(item for item in challenged.due if item.status in OPEN_STATUSES)
         look = await operator.open(known, challenged, due)
-        async with asyncio.timeout(15.0):
-            await look.first_frame.wait()
+        await bench.until(look.first_frame.is_set, 15.0)
         assert bench.world.sensor_on()
         assert bench.mount_aimed()
         assert bench.lamp_lit()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from chromium import FLAGS, program
 from playwright.sync_api import Page, sync_playwright
 from test_centre_app import TOKEN, FakeBroker, make_state
 
@@ -22,18 +23,6 @@ from gateway.protocol.key import SigningKey, thumbprint
 from gateway.protocol.message import Accepted, Challenge, Refused
 
 pytestmark = pytest.mark.browser
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
 @contextlib.contextmanager
 def serving(state: Any, listening: socket.socket) -> Iterator[None]:
     server = uvicorn.Server(
@@ -58,7 +47,7 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, An
     state, _homes = make_state(Path(tmp_path_factory.mktemp("centre")), FakeBroker())
     state = replace(state, origins=frozenset({origin}), clock=lambda: 1_795_000_000.0)
     with serving(state, listening), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program(), args=FLAGS)
         page = browser.new_page()
         # A page of this origin without a console of its own, so that only what the test does is asked.
         page.goto(f"{origin}/login?token=wrong")

@@ -1,0 +1,118 @@
+"""A whole check as the operator does it: a real Chromium signs, plays, says Seen, and reads the log.
+
+Mutations that turn it red: sign the answer with another key in the guard; leave the fingerprint's check out of check.js
+and alter the answer; never renew the lease in check.js (the picture ends after 10 s).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import bench, run
+from chromium import FLAGS, artefacts, program
+from playwright.async_api import Page, async_playwright, expect
+
+pytestmark = pytest.mark.browser
+
+# Keeps the page's peer connections within reach of getStats; changes nothing else.
+KEEP_PEERS = """
+window.keptPeers = [];
+const Original = window.RTCPeerConnection;
+window.RTCPeerConnection = class extends Original {
+  constructor(...options) { super(...options); window.keptPeers.push(this); }
+};
+"""
+DECODED = """async () => {
+  let frames = 0, codec = "";
+  for (const peer of window.keptPeers) for (const s of (await peer.getStats()).values()) {
+    if (s.type === "inbound-rtp" && s.kind === "video") frames += s.framesDecoded ?? 0;
+    if (s.type === "codec") codec = s.mimeType;
+  }
+  return {frames, codec};
+}"""
+
+
+async def _decoded(page: Page) -> dict[str, Any]:
+    return await page.evaluate(DECODED)
+
+
+async def _until_decoded(page: Page, least: int, limit_s: float) -> dict[str, Any]:
+    async with asyncio.timeout(limit_s):
+        while (stats := await _decoded(page))["frames"] < least:
+            await asyncio.sleep(0.1)
+    return stats
+
+
+def test_an_operator_in_chromium_signs_plays_says_seen_and_reads_the_log(tmp_path: Path):
+    shots = artefacts(tmp_path / "artefacts")
+
+    async def work() -> None:
+        async with bench(tmp_path) as home, async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
+            page = await (await browser.new_context(viewport={"width": 1280, "height": 800})).new_page()
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+            await page.add_init_script(KEEP_PEERS)
+            await page.goto(home.running.login_url)
+
+            row = page.get_by_test_id("home")
+            await expect(row).to_contain_text("gw-demo")
+            await page.screenshot(path=shots / "1-list.png")
+            await row.click()
+            await expect(page.get_by_test_id("due").first).to_be_visible()
+            start = page.get_by_test_id("start")
+            await expect(start).to_be_enabled(timeout=10_000)
+            await page.screenshot(path=shots / "2-home.png")
+
+            await start.click()
+            stats = await _until_decoded(page, 20, 15.0)
+            assert stats["codec"] == "video/H264"
+            assert home.world.sensor_on()
+            assert home.mount_aimed()
+            assert home.lamp_lit()
+            await expect(page.get_by_test_id("fingerprint")).to_contain_text(":")
+            first_frame_ms = await page.evaluate("() => window.tillsyn.firstFrameMs")
+            assert 0 < first_frame_ms
+            await page.screenshot(path=shots / "3-live.png")
+
+            # Longer than a lease lives: the page's own renewals keep the picture.
+            before = (await _decoded(page))["frames"]
+            await asyncio.sleep(11.0)
+            assert (await _decoded(page))["frames"] - before > 11 * 15 * 0.6
+            assert not home.closed()
+
+            await page.get_by_test_id("seen").click()
+            await home.until(lambda: home.safe() and bool(home.closed()), 6.0)
+            (closed,) = home.closed()
+            assert closed.why == "seen"
+            assert closed.who == "op-demo"
+            await expect(page.get_by_test_id("log-row").first).to_contain_text("op-demo", timeout=10_000)
+            await page.screenshot(path=shots / "4-log.png")
+            print(f"first frame after {first_frame_ms:.0f} ms; screenshots in {shots}")
+            assert errors == []
+            await browser.close()
+
+    run(work())
+
+
+def test_closing_the_tab_in_the_middle_ends_the_check(tmp_path: Path):
+    async def work() -> None:
+        async with bench(tmp_path) as home, async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
+            page = await browser.new_page()
+            await page.add_init_script(KEEP_PEERS)
+            await page.goto(home.running.login_url)
+            await page.get_by_test_id("home").click()
+            await expect(page.get_by_test_id("start")).to_be_enabled(timeout=10_000)
+            await page.get_by_test_id("start").click()
+            await _until_decoded(page, 5, 15.0)
+            await browser.close()
+            took_s = await home.until(lambda: home.safe() and bool(home.closed()), 14.0)
+            print(f"safe {took_s:.1f} s after the tab was closed")
+            assert home.closed()[0].why in {"lease-lapsed", "no-picture", "operator-closed"}
+
+    run(work())
