@@ -34,7 +34,7 @@ class MountConfig(Config, frozen=True):
     max_deg: float = 180.0
     min_pulse_us: float = 500.0
     max_pulse_us: float = 2500.0
-    max_speed_deg_s: float = 90.0
+    max_speed_deg_s: float = 110.0
     max_accel_deg_s2: float = 360.0
 
 

@@ -19,7 +19,7 @@ class Calibration:
     Angles are degrees above the aimed horizon as the installer measures them: parked is up. `min_deg` is the angle at
     `min_pulse_us` and `max_deg` the one at `max_pulse_us`; a servo mounted the other way round has min_deg > max_deg.
     The mount is never sent outside these two. Pulses are in µs in a frame of 20 ms. Speed is the peak of the profile,
-    in °/s, acceleration in °/s²: the defaults travel 80° in 1.67 s.
+    in °/s, acceleration in °/s²: the defaults travel 80° in 1.36 s.
 
     Raises ConfigError for a value of the wrong type, out of range, or a parked angle too near to the aimed one.
     """
@@ -30,7 +30,7 @@ class Calibration:
     max_deg: float = 180.0
     min_pulse_us: float = 500.0
     max_pulse_us: float = 2500.0
-    max_speed_deg_s: float = 90.0
+    max_speed_deg_s: float = 110.0
     max_accel_deg_s2: float = 360.0
 
     def __post_init__(self) -> None:

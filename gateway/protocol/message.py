@@ -248,6 +248,8 @@ class Hello(Message, frozen=True):
     agreement: Id | None = None
     version: int | None = None
     due: list[DueFact] = msgspec.field(default_factory=list)
+    obstacle: Word | None = None
+    """Why nothing can open at all, if so: a refusal code."""
 
 
 KINDS: dict[str, type[Message]] = {

@@ -97,6 +97,10 @@ class Eye:
 
     def _start(self, start: frame.Start, sock: socket.socket) -> None:
         assert self._group is not None
+        if start.softened:
+            # What was agreed is a softened picture, and there is none yet: a clear one would break the promise.
+            sock.close()
+            raise CameraFaultError("this version can't soften the picture, and may not show it clear")
         self._peer = Peer(
             sock,
             request_key_frame=self.camera.request_key_frame,
@@ -125,11 +129,12 @@ class Eye:
             peer.track.push(unit)
 
     async def _watch_time(self) -> None:
-        born_s = boottime_s()
+        born_s = refilled_s = boottime_s()
         while True:
             await asyncio.sleep(0.5)
             now_s = boottime_s()
-            self._messages_left = MAX_MESSAGES_PER_S
+            if now_s - refilled_s >= 1.0:
+                refilled_s, self._messages_left = now_s, MAX_MESSAGES_PER_S
             if now_s - self._permit_s > PERMIT_LIFE_S:
                 LOG.error("the guard is silent")
                 raise _EndError

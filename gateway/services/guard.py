@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,7 @@ from gateway.services.guard_state import (
     Chronicle,
     Remembered,
     close_recovered,
+    forget_agreements,
     ledger_path,
     load_device_key,
     load_ledger_key,
@@ -91,6 +93,7 @@ EYE_IDLE_S: Final = NONCE_LIFE_S + 5.0
 REFUSALS_EVERY_S: Final = 10.0
 """Refusals of one code are recorded one by one only this often; those in between are counted into one record."""
 MAX_REPLIES_PER_S: Final = 50
+MAX_UNSENT: Final = 200
 DURABLE_LIMIT_S: Final = 3.0
 """An `opened` record that took longer to become durable does not open (F18)."""
 
@@ -148,6 +151,7 @@ class Guard:
     _replies_left: int = MAX_REPLIES_PER_S
     _time_due_s: float = 0.0
     _hello_due_s: float = 0.0
+    _unsent: deque[frame.Publish] = field(default_factory=lambda: deque(maxlen=MAX_UNSENT))
     _broken: bool = False
 
     async def run(self) -> None:
@@ -176,6 +180,10 @@ class Guard:
             channel: Channel[frame.ToGuardFromLink] = Channel(sock, frame.ToGuardFromLink)
             self._link = channel
             self._spawn(self._serve_link(channel), "link")
+            with contextlib.suppress(ChannelLostError):
+                while self._unsent:
+                    channel.send(self._unsent[0])
+                    self._unsent.popleft()
 
     async def _serve_link(self, channel: Channel[frame.ToGuardFromLink]) -> None:
         try:
@@ -280,6 +288,9 @@ class Guard:
 
     def _verdict(self, order: GiveVerdict, correlation: bytes) -> None:
         assert self._pending is not None  # the gate knows a current check
+        if not isinstance(self.state, machine.Opening | machine.Watching) or order.counter <= self.state.last_counter:
+            # The machine would not act on it, so it must not be recorded as given either.
+            raise RefusedError(RefusalCode.STALE_VERSION, "counter not above the last one")
         self._append(
             RecordKind.VERDICT, who=order.who, role=order.role, check=order.check, why=_VERDICT_WHY[order.verdict].value
         )
@@ -290,6 +301,9 @@ class Guard:
     def _take_agreement(self, order: TakeAgreement, correlation: bytes) -> None:
         if self.gate.current is not None:
             raise RefusedError(RefusalCode.BUSY, "a check is running")
+        if self.gate.obstacle is not None:
+            # What the ledger can't hold, or can't be believed about, must not change.
+            raise RefusedError(self.gate.obstacle)
         try:
             digest = store_agreement(self.config, order.stored)
         except OSError as exc:
@@ -302,6 +316,7 @@ class Guard:
             digest_of=digest,
         )
         self.gate.take_agreement(order.agreement)
+        forget_agreements(self.config, keep=digest)
         self._reply(Accepted(self.config.gateway, order.re, order.agreement.version), correlation)
         self._hello_due_s = 0.0
 
@@ -399,7 +414,7 @@ class Guard:
                 assert_never(got)
 
     def _signal(self, frames: int, view: str | None) -> None:
-        """Once a second while a check runs, unsigned, for the operator's list; its acknowledgement proves the broker."""
+        """Once a second in a check, unsigned, for the operator's list; its acknowledgement shows a live broker."""
         if self.gate.current is not None:
             words = {"check": self.gate.current.check, "frames": frames, "view": view}
             self._publish(Branch.SIGNAL, strict_json.dumps(words))
@@ -548,6 +563,7 @@ class Guard:
                 outcome_of(why.value, effect.watched_s),
             )
         )
+        step, step_unix_s = self._next(facts)
         try:
             self._append_facts(
                 RecordKind.CLOSED,
@@ -557,15 +573,13 @@ class Guard:
                 frames=effect.frames,
                 view=effect.view,
             )
+            if step == "handover":
+                self._append_facts(RecordKind.HANDOVER, facts, why="not-seen")
             self._checkpoint()
         except LedgerUnwritableError as exc:
             LOG.error("closed: %s", exc)
             self._later(machine.Fault(Why.LEDGER_UNWRITABLE))
-        step, step_unix_s = self._next(facts)
-        if step == "handover":
-            self._append_quietly(RecordKind.HANDOVER, facts, why="not-seen")
-        if not isinstance(self.state, machine.Disabled) and self.gate.obstacle is None:
-            LOG.info("closed %s after %.1f s: %s", facts.check, effect.watched_s, why)
+        LOG.info("closed %s after %.1f s: %s", facts.check, effect.watched_s, why)
         report = Closed(
             gateway=self.config.gateway,
             check=facts.check,
@@ -577,7 +591,7 @@ class Guard:
             watched_s=round(effect.watched_s, 3),
             frames=effect.frames,
             parked=effect.parked,
-            ledger_size=self.chronicle.ledger.size,
+            ledger_size=self.chronicle.size,
             next=step,
             next_unix_s=step_unix_s,
             verdict=pending.verdict if pending is not None else None,
@@ -693,6 +707,7 @@ class Guard:
             agreement=None if agreement is None else agreement.agreement,
             version=None if agreement is None else agreement.version,
             due=self._due_facts(),
+            obstacle=None if self.gate.obstacle is None else self.gate.obstacle.value,
         )
         self._publish(Branch.HEALTH, sign(hello, self.device_key))
 
@@ -729,7 +744,8 @@ class Guard:
             LOG.error("ledger: %s", exc)
             self._later(machine.Fault(Why.LEDGER_UNWRITABLE))
             raise RefusedError(RefusalCode.LEDGER_UNWRITABLE) from exc
-        self._publish(Branch.LEDGER, line, evidential=True)
+        if line:
+            self._publish(Branch.LEDGER, line, evidential=True)
 
     def _append_facts(self, kind: RecordKind, facts: Facts, **fields: Any) -> None:
         """Append a record of a check; raises LedgerUnwritableError."""
@@ -754,17 +770,25 @@ class Guard:
             self._later(machine.Fault(Why.LEDGER_UNWRITABLE))
 
     def _checkpoint(self) -> None:
-        self._publish(Branch.LEDGER, self.chronicle.ledger.checkpoint(), evidential=True)
+        if note := self.chronicle.checkpoint():
+            self._publish(Branch.LEDGER, note, evidential=True)
 
     def _reply(self, message: Message, correlation: bytes) -> None:
         if correlation:
             self._publish(Branch.REPLY, sign(message, self.device_key), correlation=correlation)
 
     def _publish(self, branch: Branch, payload: bytes, *, correlation: bytes = b"", evidential: bool = False) -> None:
-        if self._link is None:
-            return
-        with contextlib.suppress(ChannelLostError):
-            self._link.send(frame.Publish(branch.value, payload, correlation, evidential))
+        order = frame.Publish(branch.value, payload, correlation, evidential)
+        if self._link is not None:
+            try:
+                self._link.send(order)
+            except ChannelLostError:
+                LOG.info("the link went while it was told something")
+            else:
+                return
+        if evidential:
+            # Waits for the next link, in order. Beyond the bound the ledger still has it.
+            self._unsent.append(order)
 
     def _tell_eye(self, word: frame.Frame) -> None:
         if self._eye is not None:
@@ -812,8 +836,8 @@ class Guard:
                     attempt=facts.attempt,
                     why=Why.SERVICE_STOPPED.value,
                 )
-                self.chronicle.ledger.checkpoint()
-        self.chronicle.ledger.close()
+                self.chronicle.checkpoint()
+        self.chronicle.close()
 
 
 def listening_socket_of(config: GuardConfig) -> socket.socket:
@@ -834,23 +858,24 @@ def build(config: GuardConfig) -> Guard:
     boot = boot_id()
     now_s = boottime_s()
     Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-    ledger = Ledger.open(ledger_path(config), load_ledger_key(Path(config.ledger_key), config.gateway))
-    chronicle = Chronicle(ledger, boot, software_version())
+    chronicle = Chronicle(None, boot, software_version())
     obstacle: RefusalCode | None = None
+    past = Remembered.nothing()
     try:
+        ledger = Ledger.open(ledger_path(config), load_ledger_key(Path(config.ledger_key), config.gateway))
+        chronicle.ledger = ledger
         past = remember(config, read_ledger(config))
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM
-        past = Remembered.nothing()
     clock = IntervalClock(past.floor_unix_s, now_s, demand_cross_check=config.demand_cross_check)
-    chronicle.append(RecordKind.BOOT, now_s, clock, why="torn-tail" if ledger.recovered_tail_bytes else "start")
+    chronicle.append(RecordKind.BOOT, now_s, clock, why="torn-tail" if chronicle.recovered_tail else "start")
     if obstacle is not None:
         chronicle.append(RecordKind.TAMPER, now_s, clock, why=obstacle.value)
     if past.unclosed is not None:
         recovered = close_recovered(chronicle, past.unclosed, past.last_seen or past.unclosed, now_s, clock)
         past.history[:] = [*(a for a in past.history if a.outcome != "open"), recovered]
-    ledger.checkpoint()
+    chronicle.checkpoint()
     gate = Gate(
         Identity(config.gateway, config.install_epoch, frozenset(config.groups)),
         trust,

@@ -6,6 +6,7 @@ digest: a changed or older file means no agreement, hence no permission.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.agreement import Agreement, Attempt, LocalState, parse_agreement
 from gateway.check.machine import Why
 from gateway.config import GuardConfig
-from gateway.core.error import ConfigError, IntegrityError
+from gateway.core.error import ConfigError, IntegrityError, LedgerUnwritableError
 from gateway.core.interval_clock import IntervalClock
 from gateway.core.refusal import RefusedError
 from gateway.ledger import Ledger, NoteSigner, Record, RecordKind, StoredRecord, read_records, unclosed_check
@@ -48,14 +49,24 @@ def software_version() -> str:
 
 @dataclass(slots=True)
 class Chronicle:
-    """The open ledger, and the words every record needs."""
+    """The open ledger, and the words every record needs.
 
-    ledger: Ledger
+    `ledger` is None while the stored one can't be believed: nothing is recorded then, and nothing may open.
+    """
+
+    ledger: Ledger | None
     boot: str
     sw: str
 
     def append(self, kind: RecordKind, boottime_s: float, clock: IntervalClock, **fields: Any) -> bytes:
-        """Write one record durably; the line as it stands in the file. Raises LedgerUnwritableError."""
+        """Write one record durably; the line as it stands in the file. Raises LedgerUnwritableError.
+
+        Gives b"" where there is no ledger. For an opening that is an error, whatever the gate may have said.
+        """
+        if self.ledger is None:
+            if kind is RecordKind.OPENED:
+                raise LedgerUnwritableError("there is no ledger")
+            return b""
         interval = clock.interval(boottime_s)
         record = Record(
             boot=self.boot,
@@ -67,6 +78,22 @@ class Chronicle:
             **fields,
         )
         return self.ledger.append(record).line
+
+    @property
+    def size(self) -> int:
+        return 0 if self.ledger is None else self.ledger.size
+
+    @property
+    def recovered_tail(self) -> bool:
+        return self.ledger is not None and self.ledger.recovered_tail_bytes > 0
+
+    def checkpoint(self) -> bytes:
+        """The signed checkpoint of all records; b"" where there is no ledger. Raises LedgerUnwritableError."""
+        return b"" if self.ledger is None else self.ledger.checkpoint()
+
+    def close(self) -> None:
+        if self.ledger is not None:
+            self.ledger.close()
 
 
 def load_roots(path: Path) -> dict[str, VerifyingKey]:
@@ -104,8 +131,8 @@ def load_ledger_key(path: Path, gateway: str) -> NoteSigner:
     return NoteSigner(f"tillsyn/{gateway}", key)
 
 
-def agreement_path(config: GuardConfig) -> Path:
-    return Path(config.state_dir) / "agreement.json"
+def agreement_path(config: GuardConfig, digest: str) -> Path:
+    return Path(config.state_dir) / f"agreement-{digest}.json"
 
 
 def ledger_path(config: GuardConfig) -> Path:
@@ -115,11 +142,20 @@ def ledger_path(config: GuardConfig) -> Path:
 def store_agreement(config: GuardConfig, stored: bytes) -> str:
     """Keep an agreement durably; its digest in hex. Raises OSError.
 
-    The ledger's record follows. A cut in between leaves a file whose digest no record has: it is then not in force, and
-    the centre, which got no answer, sends it again.
+    The ledger's record follows and puts it in force. A cut in between leaves the older agreement in force beside a file
+    that no record names; the centre, which got no answer, sends the new one again.
     """
-    replace_durably(Disk(), agreement_path(config), stored)
-    return hashlib.sha256(stored).hexdigest()
+    digest = hashlib.sha256(stored).hexdigest()
+    replace_durably(Disk(), agreement_path(config, digest), stored)
+    return digest
+
+
+def forget_agreements(config: GuardConfig, *, keep: str) -> None:
+    """Remove the files of agreements that are no longer in force; one that stays behind does no harm."""
+    for path in Path(config.state_dir).glob("agreement-*.json"):
+        if path != agreement_path(config, keep):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +261,17 @@ def outcome_of(why: str, watched_s: float) -> Any:
             return "not_seen"
         case Why.UNSURE:
             return "unsure"
+        case Why.OPERATOR_CLOSED | Why.TIME_UP | Why.RESIDENT_STOPPED:
+            # Somebody's will or the agreement ended it, no fault: it was a look, however short.
+            return "unsure"
         case _:
             return "broken" if watched_s < BROKEN_BEFORE_S else "unsure"
 
 
 def _load_agreement(config: GuardConfig, digest: str | None) -> Agreement | None:
-    path = agreement_path(config)
     if digest is None:
         return None
+    path = agreement_path(config, digest)
     try:
         stored = path.read_bytes()
     except OSError as exc:

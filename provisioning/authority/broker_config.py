@@ -27,6 +27,8 @@ def mosquitto_conf(*, address: str, port: int, ca: Path, certificate: Path, key:
         "tls_version tlsv1.3",
         "require_certificate true",
         "use_identity_as_username true",
+        "# Nobody takes over another's session: the client id is the certificate's name too.",
+        "use_username_as_clientid true",
         "allow_anonymous false",
         f"acl_file {acl}",
         "# Nothing queued last night may run tonight: no session outlives its connection by more than this.",

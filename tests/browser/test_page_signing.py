@@ -23,6 +23,8 @@ from gateway.protocol.key import SigningKey, thumbprint
 from gateway.protocol.message import Accepted, Challenge, Refused
 
 pytestmark = pytest.mark.browser
+
+
 @contextlib.contextmanager
 def serving(state: Any, listening: socket.socket) -> Iterator[None]:
     server = uvicorn.Server(

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from bench import SAFE_WITHIN_S, bench, run, watching
+from running_bench import SAFE_WITHIN_S, bench, run, watching
 
 from gateway.ledger import verify_directory
 

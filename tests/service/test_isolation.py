@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench import bench, run, watching
+from running_bench import bench, run, watching
 
 from provisioning.isolation import can_isolate
 

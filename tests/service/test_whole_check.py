@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from bench import bench, run, watching
+from running_bench import bench, run, watching
 
 from centre.operator import Operator, OperatorError
 from gateway.ledger import verify_directory

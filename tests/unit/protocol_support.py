@@ -440,8 +440,6 @@ def _spoil(text: str, how: str) -> str:
     raise ValueError(how)
 
 
-
-
 def a_clock(*, attested: bool = True) -> IntervalClock:
     clock = IntervalClock(NOW_UNIX_S - 3600.0, BOOT_S)
     if not attested:
@@ -622,5 +620,3 @@ def load_vectors() -> dict[str, dict[str, Any]]:
         path.relative_to(VECTORS).with_suffix("").as_posix(): json.loads(path.read_text("utf-8"))
         for path in sorted(VECTORS.rglob("*.json"))
     }
-
-

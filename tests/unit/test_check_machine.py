@@ -584,8 +584,7 @@ def _obeyed(  # noqa: C901 - one case for each order
             case RecordClosed():
                 assert told.opened, where
                 assert not told.sensor, where
-                assert effect.parked == told.up, where
-                assert told.eye_gone or not effect.parked, where
+                assert effect.parked == (told.up and told.eye_gone), where
                 told = replace(told, opened=False)
             case LampOn():
                 assert told.opened, where

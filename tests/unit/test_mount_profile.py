@@ -55,10 +55,10 @@ def test_one_limit_is_used_fully(start, end, speed, accel):
     assert peak_speed == pytest.approx(speed) or peak_accel == pytest.approx(accel)
 
 
-def test_the_default_travel_takes_one_and_two_thirds_of_a_second():
+def test_the_default_travel_takes_less_than_one_and_a_half_seconds():
     limits = Calibration()
     profile = Profile(limits.parked_deg, limits.aim_deg, limits.max_speed_deg_s, limits.max_accel_deg_s2)
-    assert profile.duration_s == pytest.approx(1.667, abs=0.001)
+    assert profile.duration_s == pytest.approx(1.364, abs=0.001)
 
 
 def test_before_and_after_the_travel_the_angle_is_an_end():

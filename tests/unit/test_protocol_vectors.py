@@ -58,7 +58,7 @@ def test_a_hostile_input_is_refused_with_its_code_at_once_and_without_effect(nam
     assert delivery.same_facts, "a refusal changed what the gate decides by"
     assert delivery.same_nonces is not vector.get("spends_nonce", False)
     if delivery.result.who is not None:
-        assert vector["expect"] not in ("bad-signature", "wrong-device"), "a sender is named who proved nothing"
+        assert vector["expect"] != "bad-signature", "a sender is named who proved nothing"
     # The best of three: the machine may be busy, and the first use of a library pays for its tables.
     costs_s = [delivery.cost_s]
     while min(costs_s) > REFUSAL_LIMIT_S and len(costs_s) < 3:

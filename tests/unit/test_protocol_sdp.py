@@ -1,0 +1,104 @@
+"""Who sees the picture: one fingerprint, found by us exactly where the one who sends the picture finds it.
+
+Mutations that turn a test here red (gateway/protocol/sdp.py):
+* `line.lower().startswith` → `line.startswith` → tests/vectors/sdp/upper-case-attribute
+* return at the first fingerprint → test_two_that_differ_are_refused_wherever_they_stand
+* `splitlines()` → `split("\\r\\n")` → test_aiortc_finds_the_same_fingerprint
+* `match[1].lower() != "sha-256"` dropped → tests/vectors/sdp/sha-512-only
+* keep_sha256: keep every fingerprint → test_our_own_answer_keeps_one_fingerprint
+"""
+
+from __future__ import annotations
+
+import pytest
+from aiortc.sdp import SessionDescription
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from protocol_support import FINGERPRINT, OTHER_FINGERPRINT, SHA512_FINGERPRINT
+
+from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.protocol.sdp import keep_sha256, only_fingerprint
+
+HEAD = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+MEDIUM = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=setup:actpass\r\n"
+OURS = f"a=fingerprint:sha-256 {FINGERPRINT}"
+THEIRS = f"a=fingerprint:sha-256 {OTHER_FINGERPRINT}"
+BREAKS = ["\r\n", "\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"]
+
+
+def refused(text: str) -> bool:
+    try:
+        only_fingerprint(text)
+    except RefusedError as error:
+        assert error.code is RefusalCode.MALFORMED
+        return True
+    return False
+
+
+@pytest.mark.parametrize("line_break", BREAKS)
+@pytest.mark.parametrize("where", ["session", "medium", "before"])
+def test_two_that_differ_are_refused_wherever_they_stand(line_break, where):
+    hidden = f"a=note:x{line_break}{THEIRS}\r\n"
+    ours = OURS + "\r\n"
+    text = {
+        "session": HEAD + ours + hidden + MEDIUM,
+        "medium": HEAD + ours + MEDIUM + hidden,
+        "before": HEAD + hidden + MEDIUM + ours,
+    }[where]
+    assert refused(text)
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            OURS,
+            OURS.replace(FINGERPRINT, FINGERPRINT.lower()),
+            THEIRS,
+            f"a=fingerprint:sha-512 {SHA512_FINGERPRINT}",
+            " " + THEIRS,
+            "A" + THEIRS[1:],
+            THEIRS + " ",
+            "a=note:" + THEIRS,
+            "a=setup:active",
+            "i=" + THEIRS,
+            "",
+        ]
+    ),
+    max_size=5,
+)
+
+
+@given(session=LINES, medium=LINES, breaks=st.lists(st.sampled_from(BREAKS), min_size=12, max_size=12))
+@settings(max_examples=400, deadline=None)
+@example(session=[OURS], medium=[OURS], breaks=["\r\n"] * 12)
+def test_aiortc_finds_the_same_fingerprint(session, medium, breaks):
+    """aiortc builds the tunnel, so what it reads is what counts."""
+    joints = iter(breaks)
+    text = HEAD + "".join(line + next(joints) for line in session)
+    text += MEDIUM + "".join(line + next(joints) for line in medium)
+    try:
+        found = only_fingerprint(text)
+    except RefusedError as error:
+        assert error.code is RefusalCode.MALFORMED
+        return
+    parsed = SessionDescription.parse(text)
+    for part in parsed.media:
+        for fingerprint in part.dtls.fingerprints if part.dtls else []:
+            assert (fingerprint.algorithm, fingerprint.value.upper()) == ("sha-256", found)
+
+
+@given(
+    text=st.text(st.characters(), max_size=200) | st.text(st.sampled_from("a=fingerprint:sh-256 AF:\r\n"), max_size=90)
+)
+@settings(max_examples=200)
+def test_arbitrary_text_is_refused_and_raises_nothing_else(text):
+    assert refused(text)
+
+
+def test_our_own_answer_keeps_one_fingerprint():
+    answer = HEAD + MEDIUM + "\r\n".join([OURS, f"a=fingerprint:sha-384 {OTHER_FINGERPRINT}",
+                                          f"a=fingerprint:sha-512 {SHA512_FINGERPRINT}", "a=setup:active", ""])  # fmt: skip
+    assert refused(answer)
+    kept = keep_sha256(answer)
+    assert only_fingerprint(kept) == FINGERPRINT
+    assert kept == HEAD + MEDIUM + OURS + "\r\na=setup:active\r\n"
