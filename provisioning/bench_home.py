@@ -60,6 +60,10 @@ class BenchHome:
         return self.directory / "home" / "state" / "ledger"
 
     @property
+    def control_socket(self) -> Path:
+        return self.directory / "home" / "run" / "control.sock"
+
+    @property
     def home_config(self) -> Path:
         return self.directory / "home" / "home.toml"
 
@@ -259,6 +263,7 @@ def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ic
             "groups": ["demo"],
             "state_dir": str(folder / "state"),
             "guard_socket": str(run_dir / "guard.sock"),
+            "control_socket": str(run_dir / "control.sock"),
             "eye_socket": str(run_dir / "eye.sock"),
             "device_key": str(folder / "device.pem"),
             "ledger_key": str(folder / "ledger.pem"),

@@ -42,6 +42,8 @@ class Why(StrEnum):
     LEASE_LAPSED = "lease-lapsed"
     NO_PICTURE = "no-picture"
     RESIDENT_STOPPED = "resident-stopped"
+    REVOKED = "revoked"
+    """The operator's grant died by a new epoch while the check ran."""
     CAMERA_FAULT = "camera-fault"
     MOUNT_FAULT = "mount-fault"
     EYE_LOST = "eye-lost"

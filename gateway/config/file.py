@@ -44,6 +44,8 @@ class GuardConfig(Config, frozen=True):
     groups: list[str]
     state_dir: AbsolutePath
     guard_socket: AbsolutePath
+    control_socket: AbsolutePath
+    """For the resident's hand: `tillsyn pause`, `tillsyn stop`, and the button's service."""
     eye_socket: AbsolutePath
     device_key: AbsolutePath
     ledger_key: AbsolutePath

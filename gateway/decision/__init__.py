@@ -10,6 +10,7 @@ from gateway.decision.gate import (
     Order,
     RenewLease,
     TakeAgreement,
+    TakeTrust,
     Withdraw,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "Order",
     "RenewLease",
     "TakeAgreement",
+    "TakeTrust",
     "Withdraw",
 ]

@@ -11,8 +11,13 @@ The order of an opening's checks is fixed:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from math import inf
+from typing import Final
 
 from gateway.agreement import (
     Agreement,
@@ -30,7 +35,16 @@ from gateway.core.interval_clock import Attestation, IntervalClock
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.decision.nonce import NonceBook
 from gateway.protocol import sdp
-from gateway.protocol.envelope import TrustStore, VerifiedCommand, check_shift, verify, verify_command
+from gateway.protocol.envelope import (
+    GrantCache,
+    TrustStore,
+    VerifiedCommand,
+    check_shift,
+    make_trust,
+    split,
+    verify,
+    verify_command,
+)
 from gateway.protocol.key import b64url_encode
 from gateway.protocol.message import (
     AgreementPut,
@@ -40,11 +54,26 @@ from gateway.protocol.message import (
     Lease,
     Open,
     TimeStatement,
+    TrustPut,
     Verdict,
     VerdictGiven,
     audience,
 )
 
+REFUSED_FOR_GOOD: Final = frozenset(
+    {
+        RefusalCode.MALFORMED,
+        RefusalCode.BAD_SIGNATURE,
+        RefusalCode.UNKNOWN_KEY,
+        RefusalCode.WRONG_DEVICE,
+        RefusalCode.WRONG_ROLE,
+        RefusalCode.NONCE_USED,
+    }
+)
+"""Refusals that the same bytes get again as long as trust is the same: a flood of copies costs a hash each."""
+MAX_REMEMBERED: Final = 256
+NOT_TONIGHT_S: Final = 12 * 3600.0
+"""How long a pause lasts that was made while the clock knew no time, from when it knows it again."""
 PREPARE_AHEAD_S = 60.0
 """A challenge starts the eye's process only when an attempt is open now or opens within this time."""
 
@@ -77,6 +106,8 @@ class OpenCheck:
     offer: str
     occasion: Occasion
     softened: bool
+    epoch: int
+    """The grant's; a trust statement with a higher one ends the check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +151,16 @@ class Withdraw:
     role: str
 
 
-Order = IssueChallenge | OpenCheck | RenewLease | GiveVerdict | CloseCheck | TakeAgreement | Withdraw
+@dataclass(frozen=True, slots=True)
+class TakeTrust:
+    """Persist `stored` after the statements before it, then call `Gate.take_trust`."""
+
+    re: str
+    trust: TrustStore
+    stored: bytes
+
+
+Order = IssueChallenge | OpenCheck | RenewLease | GiveVerdict | CloseCheck | TakeAgreement | TakeTrust | Withdraw
 
 
 @dataclass(slots=True)
@@ -138,20 +178,45 @@ class Gate:
     """Why nothing may open whatever is asked: integrity-alarm, ledger-unwritable, not-parked, mount-fault, …"""
     current: Facts | None = None
     """The check that runs; set and cleared by the guard."""
+    version_floor: int = 0
+    """The highest version of an agreement that was ever in force here, whether or not it can still be read."""
+    withdrawn_unix_s: float | None = None
+    """When the resident withdrew, at the latest; None where nobody did."""
     nonces: NonceBook = field(init=False)
     _asked: tuple[str, float] | None = None
+    _grants: GrantCache = field(default_factory=GrantCache)
+    _refused: OrderedDict[bytes, RefusalCode] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self.nonces = NonceBook(self.random_bytes)
+        if self.agreement is not None:
+            self.version_floor = max(self.version_floor, self.agreement.version)
 
     def receive(self, untrusted: bytes, *, now_s: float) -> Order:
         """Decide on one command; `now_s` is BOOTTIME. Raises RefusedError; only nonces are changed."""
+        name = sha256(untrusted).digest()
+        known = self._refused.get(name)
+        if known is not None:
+            raise RefusedError(known, "the same bytes were refused before")
+        try:
+            return self._receive(untrusted, now_s)
+        except RefusedError as refused:
+            if refused.code in REFUSED_FOR_GOOD:
+                self._refused[name] = refused.code
+                if len(self._refused) > MAX_REMEMBERED:
+                    self._refused.popitem(last=False)
+            raise
+
+    def _receive(self, untrusted: bytes, now_s: float) -> Order:
+        if _is_trust_statement(untrusted):
+            return self._trust(untrusted)
         verified = verify_command(
             untrusted,
             self.trust,
             audience=self.identity.audience,
             gateway=self.identity.gateway,
             groups=self.identity.groups,
+            cache=self._grants,
         )
         try:
             return self._decide(verified, now_s)
@@ -180,13 +245,51 @@ class Gate:
             case AgreementWithdraw(jti=jti):
                 return Withdraw(jti, verified.who, verified.role)
 
-    def take_agreement(self, agreement: Agreement) -> None:
-        """Make a durably stored agreement the one in force. A fresh agreement lifts a local withdrawal."""
-        self.agreement = agreement
-        self.local = LocalState(withdrawn=False, paused_until_unix_s=self.local.paused_until_unix_s)
+    def lifts_withdrawal(self, agreement: Agreement) -> bool:
+        """Does this agreement carry a consent that was given after the withdrawal, and is another than the old one?"""
+        resident = agreement.consent.resident
+        if not self.local.withdrawn or resident is None or resident.given is None:
+            return False
+        old = self.agreement.consent.resident if self.agreement is not None else None
+        if old is not None and old.ref == resident.ref:
+            return False
+        if self.withdrawn_unix_s is None:
+            return False
+        return resident.given >= datetime.fromtimestamp(self.withdrawn_unix_s, UTC).astimezone(agreement.zone).date()
 
-    def take_withdrawal(self) -> None:
+    def take_agreement(self, agreement: Agreement) -> None:
+        """Make a durably stored agreement the one in force; only a fresh consent in it lifts a withdrawal."""
+        if self.lifts_withdrawal(agreement):
+            self.local = LocalState(withdrawn=False, paused_until_unix_s=self.local.paused_until_unix_s)
+            self.withdrawn_unix_s = None
+        self.agreement = agreement
+        self.version_floor = max(self.version_floor, agreement.version)
+
+    def take_trust(self, trust: TrustStore) -> None:
+        """Make a durably stored trust statement the one in force. What was refused under the old one is asked anew."""
+        self.trust = trust
+        self._refused.clear()
+
+    def take_withdrawal(self, *, now_s: float) -> None:
+        """The resident withdraws, at the device or through the centre."""
         self.local = LocalState(withdrawn=True, paused_until_unix_s=self.local.paused_until_unix_s)
+        self.withdrawn_unix_s = self.clock.interval(now_s).lo_unix_s
+
+    def take_pause(self, duration_s: float, *, now_s: float) -> float | None:
+        """Not tonight: pause for `duration_s` from now; Unix seconds, or None for until the clock knows the time.
+
+        Never shortens a pause.
+        """
+        interval = self.clock.interval(now_s)
+        until_unix_s = interval.hi_unix_s + duration_s
+        if self.local.paused_until_unix_s is not None:
+            until_unix_s = max(until_unix_s, self.local.paused_until_unix_s)
+        self.local = LocalState(withdrawn=self.local.withdrawn, paused_until_unix_s=until_unix_s)
+        return None if until_unix_s == inf else until_unix_s
+
+    def end_pause(self) -> None:
+        """The resident, at the device, ends the pause."""
+        self.local = LocalState(withdrawn=self.local.withdrawn, paused_until_unix_s=None)
 
     def note_attempt(self, attempt: Attempt) -> None:
         """Enter an attempt, or its outcome in place of the running one."""
@@ -214,6 +317,10 @@ class Gate:
         asked_s = self._asked[1]
         self._asked = None
         self.clock = self.clock.with_attestation(Attestation(statement.unix_s, statement.radius_s, asked_s, now_s))
+        if self.local.paused_until_unix_s == inf and self.clock.interval(now_s).hi_unix_s < inf:
+            # It was made while no time was known. From here on it lasts as long as one that is made now.
+            self.end_pause()
+            self.take_pause(NOT_TONIGHT_S, now_s=now_s)
 
     def due(self, *, now_s: float) -> list[DueItem]:
         if self.agreement is None:
@@ -254,7 +361,13 @@ class Gate:
             max_s=float(occasion.max_s),
         )
         return OpenCheck(
-            command.jti, facts, verified.role, command.offer, occasion, softened=agreement.picture.mode == "softened"
+            command.jti,
+            facts,
+            verified.role,
+            command.offer,
+            occasion,
+            softened=agreement.picture.mode == "softened",
+            epoch=verified.grant.epoch,
         )
 
     def _demand_current(self, check: str, kid: str) -> None:
@@ -266,9 +379,16 @@ class Gate:
     def _newer(self, agreement: Agreement) -> Agreement:
         if agreement.gateway != self.identity.gateway or agreement.install_epoch != self.identity.install_epoch:
             raise RefusedError(RefusalCode.WRONG_DEVICE, "agreement")
-        if self.agreement is not None and agreement.version <= self.agreement.version:
+        if agreement.version <= self.version_floor:
             raise RefusedError(RefusalCode.STALE_VERSION)
         return agreement
+
+    def _trust(self, untrusted: bytes) -> TakeTrust:
+        """A state command of its own kind: no grant, but the root's signature, and a version above the one held."""
+        trust = make_trust(untrusted, self.trust.roots)
+        if trust.version <= self.trust.version or trust.epoch < self.trust.epoch:
+            raise RefusedError(RefusalCode.STALE_VERSION, "trust")
+        return TakeTrust(f"trust-{trust.version}", trust, untrusted)
 
     def _soon(self, now_s: float) -> bool:
         lo_s = self.clock.interval(now_s).lo_unix_s
@@ -277,3 +397,10 @@ class Gate:
             for item in self.due(now_s=now_s)
             if item.status in ("due", "recheck", "soon")
         )
+
+
+def _is_trust_statement(untrusted: bytes) -> bool:
+    try:
+        return split(untrusted.split(b"~", 1)[0]).kind == TrustPut.KIND
+    except RefusedError:
+        return False

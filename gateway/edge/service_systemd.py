@@ -76,10 +76,15 @@ def listening_socket(path: Path) -> socket.socket:
         passed.set_inheritable(False)
         passed.setblocking(False)
         return passed
+    return bound_socket(path, 0o600)
+
+
+def bound_socket(path: Path, mode: int) -> socket.socket:
+    """A listening socket of our own at `path` with `mode`. Raises ConfigError when that fails."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         path.unlink(missing_ok=True)
-        old = os.umask(0o177)
+        old = os.umask(0o777 & ~mode)
         try:
             sock.bind(str(path))
         finally:

@@ -66,6 +66,8 @@ class Channel(Generic[T]):
 
     async def receive(self) -> tuple[T, list[int]]:
         """The next frame and its descriptors, which the caller now owns. Raises ChannelLostError at the end."""
+        # Frames that are already there would otherwise be taken without ever letting the loop's timers run.
+        await asyncio.sleep(0)
         while True:
             if self.lost:
                 raise ChannelLostError("closed")
@@ -88,6 +90,11 @@ class Channel(Generic[T]):
                 _close_all(fds)
                 self.close()
                 raise ChannelLostError("frame outside the union") from exc
+
+    @property
+    def waiting(self) -> int:
+        """Frames that the peer has not taken yet."""
+        return len(self._waiting)
 
     def close(self) -> None:
         """Idempotent; a waiting receiver gets ChannelLostError."""

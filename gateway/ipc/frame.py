@@ -111,6 +111,40 @@ class Stopped(Frame, frozen=True):
     frames: Annotated[int, Meta(ge=0)]
 
 
+# resident's hand (button, `tillsyn pause`) → guard, on the control socket
+class NotTonight(Frame, frozen=True):
+    duration_s: Annotated[float, Meta(ge=60, le=14 * 86400)]
+
+
+class StopForGood(Frame, frozen=True):
+    """The resident withdraws consent."""
+
+
+class EndPause(Frame, frozen=True):
+    pass
+
+
+class AskState(Frame, frozen=True):
+    pass
+
+
+# guard → resident's hand
+class LocalFacts(Frame, frozen=True):
+    """What holds at the device now; `paused_until_unix_s` is None with `paused` for until the clock knows the time."""
+
+    withdrawn: bool
+    paused: bool
+    paused_until_unix_s: float | None
+    checking: bool
+    parked: bool
+    clock: Code
+    agreement: str | None
+    version: int | None
+    obstacle: Code | None
+
+
+ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState
+ToHand = LocalFacts
 ToGuardFromLink = Beat | CommandArrived | TimeArrived | BrokerChanged
 ToLink = Beat | Publish | MediaOpened | MediaShut
 ToEye = Beat | Start | LetFramesOut | Stop

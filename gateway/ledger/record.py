@@ -109,6 +109,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Version of the software that wrote the record."""
     version: Count | None = None
     """Version of the agreement, trust or configuration the record is about."""
+    until_unix_s: Seconds | None = None
+    """Until when something holds, a pause for example."""
     digest_of: Hex64 | None = None
     """SHA-256 of the document the record is about."""
 

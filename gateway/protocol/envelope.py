@@ -18,8 +18,10 @@ warns of. Independent implementations (joserfc, jose) check it in the tests. See
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -124,8 +126,41 @@ def verify(untrusted: bytes, keys: Mapping[str, VerifyingKey], kind: type[M]) ->
     return cast(M, _opened(envelope, key))
 
 
+class GrantCache:
+    """Grants whose signature was verified, by digest and trust version: a shift's grant is verified once.
+
+    Bounded. A change of trust empties it by itself, because the version is part of what is looked up.
+    """
+
+    LIMIT: Final = 64
+
+    def __init__(self) -> None:
+        self._verified: OrderedDict[tuple[int, bytes], Grant] = OrderedDict()
+
+    def verify(self, untrusted: bytes, envelope: UntrustedEnvelope, trust: TrustStore) -> Grant:
+        """The grant, verified now or before; raises RefusedError."""
+        issuer = trust.issuers.get(envelope.kid)
+        if issuer is None:
+            raise RefusedError(RefusalCode.UNKNOWN_KEY, "issuer")
+        name = (trust.version, sha256(untrusted).digest())
+        grant = self._verified.get(name)
+        if grant is None:
+            grant = cast("Grant", _opened(envelope, issuer))
+            if len(self._verified) >= self.LIMIT:
+                self._verified.popitem(last=False)
+        self._verified[name] = grant
+        self._verified.move_to_end(name)
+        return grant
+
+
 def verify_command(
-    untrusted: bytes, trust: TrustStore, *, audience: str, gateway: str, groups: frozenset[str]
+    untrusted: bytes,
+    trust: TrustStore,
+    *,
+    audience: str,
+    gateway: str,
+    groups: frozenset[str],
+    cache: GrantCache | None = None,
 ) -> VerifiedCommand:
     """Verify `<grant>~<command>` in the fixed order; raises RefusedError with the first check that fails.
 
@@ -144,10 +179,7 @@ def verify_command(
     if roles is None:
         raise RefusedError(RefusalCode.MALFORMED, "kind is no command")
 
-    issuer = trust.issuers.get(untrusted_grant.kid)
-    if issuer is None:
-        raise RefusedError(RefusalCode.UNKNOWN_KEY, "issuer")
-    grant = cast(Grant, _opened(untrusted_grant, issuer))
+    grant = (cache or GrantCache()).verify(parts[0], untrusted_grant, trust)
     # Revoked grants may still close: closing is easy, and the result is only safer.
     if grant.epoch < trust.epoch and kind not in (Close, AgreementWithdraw):
         raise RefusedError(RefusalCode.UNKNOWN_KEY, "grant of a revoked epoch")

@@ -13,6 +13,8 @@ import msgspec
 
 from gateway.core.error import IntegrityError
 
+CONTROL_SOCKET = Path("/run/tillsyn/control.sock")
+
 
 def register(commands: Any) -> None:
     """Add our commands to argparse's sub-parsers."""
@@ -26,6 +28,20 @@ def register(commands: Any) -> None:
         command = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the service's TOML file")
         command.set_defaults(run=_service)
+    for name, words in (
+        ("pause", "not tonight: no check opens until the time is over; ends a running check at once"),
+        ("stop", "withdraw consent: nothing opens again until a new agreement with a fresh consent is signed"),
+        ("resume", "end a pause that was made here; does not undo `stop`"),
+        ("state", "say what holds at this device now"),
+    ):
+        command = commands.add_parser(
+            name, help=words, description=f"{words[0].upper()}{words[1:]}. Works without any network."
+        )
+        command.add_argument("--socket", type=Path, default=CONTROL_SOCKET, metavar="PATH", help="default %(default)s")
+        if name == "pause":
+            command.add_argument("--hours", type=float, default=12.0, metavar="H", help="default 12")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.set_defaults(run=_hand)
     ledger = commands.add_parser("ledger", help="read or verify the log of when, how long, who")
     actions = ledger.add_subparsers(dest="action", metavar="ACTION", required=True)
     show = actions.add_parser("show", help="print the records, oldest first")
@@ -68,6 +84,29 @@ def _service(options: argparse.Namespace) -> int:
             from gateway.services import home
 
             home.main(load(options.config, home.HomeConfig))
+    return 0
+
+
+def _hand(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from gateway.ipc import frame
+    from gateway.services import hand
+
+    match options.command:
+        case "pause":
+            if not 1 / 60 <= options.hours <= 14 * 24:
+                print("tillsyn pause: --hours is from 0.02 to 336 (two weeks)", file=sys.stderr)
+                return 2
+            word: frame.Frame = frame.NotTonight(options.hours * 3600.0)
+        case "stop":
+            word = frame.StopForGood()
+        case "resume":
+            word = frame.EndPause()
+        case _:
+            word = frame.AskState()
+    facts = asyncio.run(hand.tell(options.socket, word))
+    print(json.dumps(msgspec.to_builtins(facts)) if options.json else hand.in_words(facts))
     return 0
 
 

@@ -35,13 +35,21 @@ from gateway.decision import (
     Order,
     RenewLease,
     TakeAgreement,
+    TakeTrust,
     Withdraw,
 )
 from gateway.decision.nonce import LIFE_S as NONCE_LIFE_S
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_gpiozero import GpiozeroMount
 from gateway.edge.mount_port import MountPort
-from gateway.edge.service_systemd import demand_isolation, feed_watchdog, harden, listening_socket, run_until_signal
+from gateway.edge.service_systemd import (
+    bound_socket,
+    demand_isolation,
+    feed_watchdog,
+    harden,
+    listening_socket,
+    run_until_signal,
+)
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect, pair
 from gateway.ledger import Ledger, RecordKind
@@ -76,6 +84,7 @@ from gateway.services.guard_state import (
     remember,
     software_version,
     store_agreement,
+    store_trust,
 )
 from gateway.services.mount_parts import mount_parts
 
@@ -94,6 +103,8 @@ REFUSALS_EVERY_S: Final = 10.0
 """Refusals of one code are recorded one by one only this often; those in between are counted into one record."""
 MAX_REPLIES_PER_S: Final = 50
 MAX_UNSENT: Final = 200
+MAX_HANDS: Final = 4
+HAND_LIMIT_S: Final = 5.0
 DURABLE_LIMIT_S: Final = 3.0
 """An `opened` record that took longer to become durable does not open (F18)."""
 
@@ -151,20 +162,24 @@ class Guard:
     _replies_left: int = MAX_REPLIES_PER_S
     _time_due_s: float = 0.0
     _hello_due_s: float = 0.0
+    _hands: int = 0
     _unsent: deque[frame.Publish] = field(default_factory=lambda: deque(maxlen=MAX_UNSENT))
     _broken: bool = False
 
     async def run(self) -> None:
         """Serve until cancelled. Leaves the sensor off, the mount up and the lamp dark, whatever happens."""
-        listener = listening_socket_of(self.config)
+        listener = listening_socket(Path(self.config.guard_socket))
+        control = bound_socket(Path(self.config.control_socket), 0o660)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 group.create_task(self._accept_links(listener), name="links")
+                group.create_task(self._accept_hands(control), name="hands")
                 group.create_task(self._tick(), name="tick")
                 group.create_task(feed_watchdog(), name="watchdog")
         finally:
             listener.close()
+            control.close()
             self._make_safe()
 
     # Links
@@ -247,12 +262,11 @@ class Guard:
                 self._reply(Accepted(self.config.gateway, re), correlation)
             case TakeAgreement():
                 self._take_agreement(order, correlation)
+            case TakeTrust():
+                self._take_trust(order, correlation)
             case Withdraw(re, who, role):
-                self._dispatch(machine.Fault(Why.RESIDENT_STOPPED))
-                self.gate.take_withdrawal()
-                self._append(RecordKind.WITHDRAWN, who=who, role=role, why="signed")
+                self._withdraw(who=who, role=role, why="signed")
                 self._reply(Accepted(self.config.gateway, re), correlation)
-                self._hello_due_s = 0.0
             case _:
                 assert_never(order)
 
@@ -315,10 +329,97 @@ class Guard:
             version=order.agreement.version,
             digest_of=digest,
         )
+        if self.gate.lifts_withdrawal(order.agreement):
+            self._append(
+                RecordKind.CONSENT, who=order.who, role=order.role, version=order.agreement.version, why="fresh"
+            )
         self.gate.take_agreement(order.agreement)
         forget_agreements(self.config, keep=digest)
         self._reply(Accepted(self.config.gateway, order.re, order.agreement.version), correlation)
         self._hello_due_s = 0.0
+
+    def _take_trust(self, order: TakeTrust, correlation: bytes) -> None:
+        if self.gate.obstacle is not None:
+            raise RefusedError(self.gate.obstacle)
+        try:
+            digest = store_trust(self.config, order.stored)
+        except OSError as exc:
+            raise RefusedError(RefusalCode.LEDGER_UNWRITABLE, str(exc)) from exc
+        self._append(RecordKind.TRUST, version=order.trust.version, digest_of=digest)
+        self.gate.take_trust(order.trust)
+        if self._pending is not None and self._pending.order.epoch < order.trust.epoch:
+            self._dispatch(machine.Fault(Why.REVOKED))
+        self._reply(Accepted(self.config.gateway, order.re, order.trust.version), correlation)
+
+    def _withdraw(self, *, why: str, who: str | None = None, role: str | None = None) -> None:
+        """First the camera, then the state, then the record: nothing that fails may leave it on."""
+        self._dispatch(machine.Fault(Why.RESIDENT_STOPPED))
+        self.gate.take_withdrawal(now_s=self.now())
+        self._hello_due_s = 0.0
+        self._append(RecordKind.WITHDRAWN, who=who, role=role, why=why)
+        self._checkpoint()
+
+    # The resident's hand
+
+    async def _accept_hands(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            if self._hands >= MAX_HANDS:
+                sock.close()
+                continue
+            self._spawn(self._serve_hand(Channel(sock, frame.ToGuardFromHand)), "hand")
+
+    async def _serve_hand(self, channel: Channel[frame.ToGuardFromHand]) -> None:
+        self._hands += 1
+        try:
+            async with asyncio.timeout(HAND_LIMIT_S):
+                got, fds = await channel.receive()
+                _close_fds(fds)
+                self._on_hand(got)
+                channel.send(self._local_facts())
+        except (ChannelLostError, TimeoutError) as exc:
+            LOG.info("hand: %s", exc)
+        except RefusedError as refused:
+            # What was asked holds in this process; it could not be written down, so the guard ends and starts anew.
+            LOG.error("hand: %s", refused)
+        finally:
+            self._hands -= 1
+            channel.close()
+
+    def _on_hand(self, got: frame.ToGuardFromHand) -> None:
+        match got:
+            case frame.AskState():
+                pass
+            case frame.StopForGood():
+                self._withdraw(why="local")
+            case frame.NotTonight(duration_s):
+                self._dispatch(machine.Fault(Why.RESIDENT_STOPPED))
+                until_unix_s = self.gate.take_pause(duration_s, now_s=self.now())
+                self._hello_due_s = 0.0
+                self._append(RecordKind.PAUSED, why="local", until_unix_s=until_unix_s)
+            case frame.EndPause():
+                self.gate.end_pause()
+                self._hello_due_s = 0.0
+                self._append(RecordKind.PAUSED, why="ended")
+            case _:
+                assert_never(got)
+
+    def _local_facts(self) -> frame.LocalFacts:
+        until_unix_s = self.gate.local.paused_until_unix_s
+        interval = self.gate.clock.interval(self.now())
+        agreement = self.gate.agreement
+        return frame.LocalFacts(
+            withdrawn=self.gate.local.withdrawn,
+            paused=until_unix_s is not None and interval.lo_unix_s < until_unix_s,
+            paused_until_unix_s=None if until_unix_s is None or until_unix_s == float("inf") else until_unix_s,
+            checking=not isinstance(self.state, machine.Parked | machine.Disabled),
+            parked=self.mount.parked,
+            clock=self.gate.clock.state(self.now()).value,
+            agreement=None if agreement is None else agreement.agreement,
+            version=None if agreement is None else agreement.version,
+            obstacle=None if self.gate.obstacle is None else self.gate.obstacle.value,
+        )
 
     def _refuse(self, refused: RefusedError, correlation: bytes) -> None:
         """Count, record compactly, answer with the code alone. Under a flood most get no answer at all."""
@@ -840,10 +941,6 @@ class Guard:
         self.chronicle.close()
 
 
-def listening_socket_of(config: GuardConfig) -> socket.socket:
-    return listening_socket(Path(config.guard_socket))
-
-
 def build(config: GuardConfig) -> Guard:
     """Park, open the ledger, close what a cut left open. Raises ConfigError; MountFaultError when nothing can park.
 
@@ -854,17 +951,18 @@ def build(config: GuardConfig) -> Guard:
     mount = GpiozeroMount(calibration, factory=factory, pan_pin=config.mount.pan_pin, start_deg=start_deg)
     mount.park_now()
     lamp = GpiozeroLamp(factory=factory, lamp_pin=config.mount.lamp_pin)
-    trust = load_trust(config)
     boot = boot_id()
     now_s = boottime_s()
     Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
     chronicle = Chronicle(None, boot, software_version())
     obstacle: RefusalCode | None = None
     past = Remembered.nothing()
+    trust = load_trust(config, 0)
     try:
         ledger = Ledger.open(ledger_path(config), load_ledger_key(Path(config.ledger_key), config.gateway))
         chronicle.ledger = ledger
         past = remember(config, read_ledger(config))
+        trust = load_trust(config, past.trust_version)
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM
@@ -885,6 +983,8 @@ def build(config: GuardConfig) -> Guard:
         history=past.history,
         local=past.local,
         obstacle=obstacle,
+        version_floor=past.agreement_version,
+        withdrawn_unix_s=past.withdrawn_unix_s,
     )
     return Guard(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp)
 

@@ -105,13 +105,51 @@ def load_roots(path: Path) -> dict[str, VerifyingKey]:
     return {key.kid: key for key in keys}
 
 
-def load_trust(config: GuardConfig) -> TrustStore:
-    """The trust statement under the roots. Raises ConfigError: without it nobody could be believed."""
+def load_trust(config: GuardConfig, high_water: int) -> TrustStore:
+    """The provisioned trust statement, and every later one in turn, each verified under the roots of the one before.
+
+    Raises ConfigError when the provisioned one is not these roots': without it nobody could be believed. Raises
+    IntegrityError when the chain is broken, or ends below the version that the ledger has seen in force.
+    """
     roots = load_roots(Path(config.roots))
     try:
-        return make_trust(Path(config.trust).read_bytes(), roots)
+        trust = make_trust(Path(config.trust).read_bytes(), roots)
     except (OSError, RefusedError) as exc:
         raise ConfigError(f"{config.trust}: not a trust statement of these roots ({exc})") from exc
+    try:
+        for statement in _trust_statements(config):
+            later = make_trust(statement, trust.roots)
+            if later.version <= trust.version or later.epoch < trust.epoch:
+                raise IntegrityError("trust: the stored statements are not in order")
+            trust = later
+    except RefusedError as exc:
+        raise IntegrityError(f"trust: a stored statement is not signed by the roots before it ({exc})") from exc
+    if trust.version < high_water:
+        raise IntegrityError(f"trust: version {trust.version} is stored, but {high_water} was in force")
+    return trust
+
+
+def trust_path(config: GuardConfig) -> Path:
+    return Path(config.state_dir) / "trust-statements"
+
+
+def store_trust(config: GuardConfig, stored: bytes) -> str:
+    """Keep a further trust statement durably; the digest of all in hex. Raises OSError.
+
+    The whole file is replaced: after a cut there is the old set or the new one, complete. The record follows.
+    """
+    content = b"".join(each + b"\n" for each in (*_trust_statements(config), stored))
+    replace_durably(Disk(), trust_path(config), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _trust_statements(config: GuardConfig) -> list[bytes]:
+    try:
+        return trust_path(config).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise IntegrityError(f"{trust_path(config).name}: {exc.strerror}") from exc
 
 
 def load_device_key(path: Path) -> SigningKey:
@@ -168,6 +206,9 @@ class Remembered:
     floor_unix_s: float
     unclosed: Record | None
     last_seen: Record | None
+    agreement_version: int = 0
+    trust_version: int = 0
+    withdrawn_unix_s: float | None = None
 
     @classmethod
     def nothing(cls) -> Remembered:
@@ -207,23 +248,40 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     kept = list(records)
     floor_unix_s = max([BUILD_UNIX_S, *(stored.body.time_lo for stored in kept if stored.body is not None)])
     digest: str | None = None
-    withdrawn = False
+    agreement_version = trust_version = 0
+    withdrawn_unix_s: float | None = None
+    paused_until_unix_s: float | None = None
     for stored in kept:
         record = stored.body
         if record is None:
             continue
-        if record.kind is RecordKind.AGREEMENT:
-            digest, withdrawn = record.digest_of, False
-        elif record.kind is RecordKind.WITHDRAWN:
-            withdrawn = True
+        match record.kind:
+            case RecordKind.AGREEMENT:
+                digest, agreement_version = record.digest_of, max(agreement_version, record.version or 0)
+            case RecordKind.TRUST:
+                trust_version = max(trust_version, record.version or 0)
+            case RecordKind.WITHDRAWN:
+                withdrawn_unix_s = record.time_lo
+            case RecordKind.CONSENT:
+                withdrawn_unix_s = None
+            case RecordKind.PAUSED if record.why == "local":
+                # Without an end it was made while no time was known: it lasts until the clock knows it again.
+                paused_until_unix_s = float("inf") if record.until_unix_s is None else record.until_unix_s
+            case RecordKind.PAUSED:
+                paused_until_unix_s = None
+            case _:
+                pass
     unclosed = unclosed_check(kept)
     return Remembered(
         agreement=_load_agreement(config, digest),
         history=attempts(kept, floor_unix_s - HISTORY_S),
-        local=LocalState(withdrawn=withdrawn, paused_until_unix_s=None),
+        local=LocalState(withdrawn=withdrawn_unix_s is not None, paused_until_unix_s=paused_until_unix_s),
         floor_unix_s=floor_unix_s,
         unclosed=None if unclosed is None else unclosed.opened,
         last_seen=None if unclosed is None else unclosed.last_seen,
+        agreement_version=agreement_version,
+        trust_version=trust_version,
+        withdrawn_unix_s=withdrawn_unix_s,
     )
 
 

@@ -33,6 +33,7 @@ BEAT_S: Final = 1.0
 SILENT_S: Final = 4.0
 """A broker that owes an acknowledgement for longer is as good as gone, long before TCP or keep-alive say so."""
 MAX_WAITING: Final = 10_000
+MAX_COMMANDS_WAITING: Final = 64
 GUARD_RETRY_S: Final = 0.2
 
 
@@ -50,6 +51,7 @@ class Link:
     _up: bool = False
     _connected: bool = False
     _group: asyncio.TaskGroup | None = None
+    _flooded: int = 0
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -89,7 +91,12 @@ class Link:
         if event.retain or named is None or named[0] != self.config.gateway or len(event.payload) > 16 * 1024:
             LOG.warning("dropped a message on %s", "a retained topic" if event.retain else "a topic")
             return
-        if named[1] is Branch.COMMAND:
+        if self._guard is not None and self._guard.waiting > MAX_COMMANDS_WAITING:
+            # A flood. Opening commands are worth nothing late, and state commands are sent again.
+            self._flooded += 1
+            if self._flooded % 1000 == 1:
+                LOG.warning("commands come faster than the guard can refuse them: %d dropped", self._flooded)
+        elif named[1] is Branch.COMMAND:
             self._tell(frame.CommandArrived(event.payload, event.correlation[:64]))
         elif named[1] is Branch.TIME:
             self._tell(frame.TimeArrived(event.payload))

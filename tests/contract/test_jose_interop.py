@@ -1,8 +1,8 @@
 """Two JOSE implementations that are not ours read what we sign, and we read what they sign.
 
-`jose` (npm, in Node.js) is what a browser's side may use; joserfc is the other implementation in Python. Without Node.js
-these tests fail: a contract that nobody checks is none. The package is installed by its lock file into a temporary
-directory.
+`jose` (npm, in Node.js) is what a browser's side may use; joserfc is the other implementation in Python. Without
+Node.js these tests fail: a contract that nobody checks is none. The package is installed by its lock file into a
+temporary directory.
 
 Mutations that turn a test here red (gateway/protocol/):
 * key.thumbprint: another order of members → test_a_key_has_the_same_name_everywhere

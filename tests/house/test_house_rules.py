@@ -90,9 +90,9 @@ def test_no_file_names_a_machine_a_registry_or_holds_a_key(pattern):
         (MACHINE_PATHS, 'Path("/root/x")'),
         (MACHINE_PATHS, "cd /home/anna/src"),
         (REGISTRIES, "https://files.pythonhosted.org/x"),
-        (REGISTRIES, "--index-" + "url https://example.org"),
-        (PRIVATE_KEY, "-----BEGIN EC PRIVATE KEY-----\n" + "MHcCAQEE" * 8),
-        (PRIVATE_KEY, 'b"-----BEGIN PRIVATE' + " KEY-----\\n" + "MHcCAQEE" * 8),
+        (REGISTRIES, "--index-url https://example.org"),
+        (PRIVATE_KEY, f"-----BEGIN EC PRIVATE KEY-----\n{'MHcCAQEE' * 8}"),
+        (PRIVATE_KEY, 'b"-----BEGIN PRIVATE KEY-----\\n' + "MHcCAQEE" * 8),
     ],
 )
 def test_what_is_looked_for_would_be_found(pattern, planted):

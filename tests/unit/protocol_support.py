@@ -1,8 +1,8 @@
 """The other side, whole: it signs, lies and replays, with keys made at run time.
 
 A vector (tests/vectors/) is either raw bytes (`input`) or a recipe that says how one message differs from a good one;
-`build` makes its bytes and `deliver` gives them to the room that must refuse them. `${name}` in a recipe stands for what
-is known at run time only: kids, keys, the nonce, the time. tests/vectors/make.py explains the words.
+`Forge` makes its bytes and `deliver` gives them to the room that must refuse them. `${name}` in a recipe stands for
+what is known at run time only: kids, keys, the nonce, the time. tests/vectors/make.py explains the words.
 """
 
 from __future__ import annotations
@@ -545,6 +545,23 @@ def _timed(act: Callable[[], Any]) -> tuple[str, Any, float]:
     except RefusedError as refused:
         result, code = refused, refused.code.value
     return code, result, time.process_time() - start_s
+
+
+def tried(act: Callable[[], Any]) -> tuple[str, Any]:
+    """("accepted", the result), or (the refusal's code, the refusal); any other exception goes through."""
+    code, result, _ = _timed(act)
+    return code, result
+
+
+def depth_of(value: Any) -> int:
+    """How deep a JSON value is nested; 0 for one without brackets."""
+    match value:
+        case dict():
+            return 1 + max(map(depth_of, value.values()), default=0)
+        case list():
+            return 1 + max(map(depth_of, value), default=0)
+        case _:
+            return 0
 
 
 def deliver(vector: dict[str, Any]) -> Delivery:

@@ -69,6 +69,12 @@ def test_a_word_out_of_bounds_is_refused(word):
         media.from_eye(media.control(word))
 
 
+@pytest.mark.parametrize("kind", [2, 0x81, 255])
+def test_a_word_under_another_kind_byte_is_refused(kind):
+    with pytest.raises(ValueError):
+        media.from_eye(bytes([kind]) + media.control(FROM_EYE[0])[1:])
+
+
 def test_a_word_longer_than_any_word_is_refused_unread():
     long = b"\x01" + msgspec.msgpack.encode(media.Connected()) + b"\xc0" * media.MAX_CONTROL_BYTES
     with pytest.raises(ValueError, match="neither"):

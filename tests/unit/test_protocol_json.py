@@ -20,6 +20,7 @@ import tracemalloc
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from protocol_support import depth_of, tried
 
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.protocol import strict_json
@@ -30,16 +31,6 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
-
-
-def depth_of(value) -> int:
-    match value:
-        case dict():
-            return 1 + max(map(depth_of, value.values()), default=0)
-        case list():
-            return 1 + max(map(depth_of, value), default=0)
-        case _:
-            return 0
 
 
 def texts_of(value):
@@ -57,10 +48,7 @@ def texts_of(value):
 
 def read(untrusted: bytes):
     """The value, or the refusal; any other exception fails the test."""
-    try:
-        return strict_json.loads(untrusted)
-    except RefusedError as refused:
-        return refused
+    return tried(lambda: strict_json.loads(untrusted))[1]
 
 
 @given(value=VALUE)
