@@ -1,7 +1,7 @@
 """From Start to the first decoded frame, through the whole system and through a bare aiortc session.
 
 How the mount is counted apart. A frame leaves once the mount has arrived and the path is up; the longer of the two is
-what the operator waits for. So a check is timed with two mounts: the default (1.67 s) and the quickest that a
+what the operator waits for. So a check is timed with two mounts: the default and the quickest that a
 calibration allows (0.23 s). From both the time is taken away in which the path was up and the mount was not yet there
 (`Timeline.without_mount_s`); what is left is compared, and the default mount, which is what homes have, is only the
 cross-check: less is taken away with the quick one, so the aim stands there. The two should agree. Where they don't, the

@@ -35,7 +35,7 @@ EYE_LIMIT_S = 15.0
 MAX_S = 120
 
 QUICK_MOUNT = {"aim_deg": 45.0, "max_speed_deg_s": 360.0, "max_accel_deg_s2": 5000.0}
-"""The shortest travel that a calibration allows: 45° in 0.23 s. The default travels 80° in 1.67 s."""
+"""The shortest travel that a calibration allows: 45° in 0.23 s."""
 
 
 @dataclass(slots=True)

@@ -30,8 +30,8 @@ async def tell(path: Path, word: frame.Frame) -> frame.LocalFacts:
                 channel.close()
     except (ChannelLostError, TimeoutError) as exc:
         raise TransientError(
-            f"the guard does not answer on {path} ({exc or 'silent'}). Pull the camera's plug to be sure that it is off, "
-            "and call the alarm centre."
+            f"the guard does not answer on {path} ({exc or 'silent'}). "
+            "Pull the camera's plug to be sure that it is off, and call the alarm centre."
         ) from exc
 
 
