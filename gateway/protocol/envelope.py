@@ -22,14 +22,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
 from gateway.core.interval_clock import Interval
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.protocol import strict_json
-from gateway.protocol.key import SigningKey, VerifyingKey, b64url_decode, b64url_encode
+from gateway.protocol.key import VerifyingKey, b64url_decode, b64url_encode
 from gateway.protocol.message import KINDS, ROLE_FOR, AgreementWithdraw, Close, Command, Grant, Message, Role, TrustPut
 
 MAX_ENVELOPE_BYTES: Final = 16 * 1024
@@ -39,6 +39,17 @@ _HEADER_FIELDS: Final = {"alg", "kid", "typ"}
 _MAX_HEADER_BYTES: Final = 512
 
 M = TypeVar("M", bound=Message)
+
+
+class Signer(Protocol):
+    """Whoever holds a P-256 private key: a `SigningKey` in memory, or a token that never gives it out."""
+
+    @property
+    def verifying(self) -> VerifyingKey: ...
+
+    def sign(self, data: bytes) -> bytes:
+        """ES256 over `data`: raw r‖s, 64 bytes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +217,7 @@ def check_shift(grant: Grant, interval: Interval) -> None:
         raise RefusedError(RefusalCode.UNKNOWN_KEY, "outside the grant's shift")
 
 
-def sign(message: Message, key: SigningKey) -> bytes:
+def sign(message: Message, key: Signer) -> bytes:
     """One compact JWS of `message`. Raises ValueError when it is too large for the envelope."""
     header = strict_json.dumps({"alg": "ES256", "kid": key.verifying.kid, "typ": f"tillsyn.{message.KIND}+jws"})
     payload = strict_json.dumps(msgspec.to_builtins(message))

@@ -85,10 +85,17 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    directory: Path, *, camera: str = "room", offset_min: int = 0, max_s: int = 60, **making: Any
+    directory: Path,
+    *,
+    camera: str = "room",
+    offset_min: int = 0,
+    max_s: int = 60,
+    before: Callable[[bench_home.BenchHome], None] = lambda _: None,
+    **making: Any,
 ) -> AsyncIterator[Bench]:
     """A home with one agreed line that began `offset_min` minutes ago (negative: later), all processes up."""
     home = bench_home.make(directory / "bench", camera=camera, **making)
+    before(home)
     async with running(home, bench_home.agreement_now(home, offset_min=offset_min, max_s=max_s)) as started:
         yield Bench(started, BenchWorld(home.world))
 

@@ -22,6 +22,7 @@ GOOD = {
         "groups": ["north"],
         "state_dir": "/var/lib/tillsyn",
         "guard_socket": "/run/tillsyn/guard.sock",
+        "control_socket": "/run/tillsyn/control.sock",
         "eye_socket": "/run/tillsyn/eye.sock",
         "device_key": "/etc/tillsyn/device.key",
         "ledger_key": "/etc/tillsyn/ledger.key",

@@ -45,6 +45,11 @@ ANY = (
     | frame.FromOperator
     | frame.EyeFault
     | frame.Stopped
+    | frame.NotTonight
+    | frame.StopForGood
+    | frame.EndPause
+    | frame.AskState
+    | frame.LocalFacts
 )
 FRAMES: list[frame.Frame] = [
     frame.Beat(),
@@ -64,8 +69,20 @@ FRAMES: list[frame.Frame] = [
     frame.FromOperator(b"grant~command"),
     frame.EyeFault("path-lost"),
     frame.Stopped(0),
+    frame.NotTonight(3600.0),
+    frame.StopForGood(),
+    frame.EndPause(),
+    frame.AskState(),
+    frame.LocalFacts(False, True, 1.8e9, False, True, "attested", "a-1", 4, None),
 ]
-UNIONS = [frame.ToGuardFromLink, frame.ToLink, frame.ToEye, frame.ToGuardFromEye]
+UNIONS = {
+    "to guard from link": frame.ToGuardFromLink,
+    "to link": frame.ToLink,
+    "to eye": frame.ToEye,
+    "to guard from eye": frame.ToGuardFromEye,
+    "to guard from hand": frame.ToGuardFromHand,
+    "to hand": frame.ToHand,
+}
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -111,7 +128,7 @@ def test_every_frame_arrives_as_it_was_sent(sent):
     run(work())
 
 
-@pytest.mark.parametrize("union", UNIONS, ids=["to guard from link", "to link", "to eye", "to guard from eye"])
+@pytest.mark.parametrize("union", UNIONS.values(), ids=list(UNIONS))
 def test_a_frame_out_of_turn_ends_the_channel(union):
     async def work() -> None:
         for sent in FRAMES:
@@ -167,6 +184,9 @@ def test_fields_are_bounded():
             frame.Stop("closing\n"),
             frame.EyeBeat(-1),
             frame.MediaOpened(""),
+            frame.NotTonight(59.0),
+            frame.NotTonight(15 * 86400.0),
+            frame.NotTonight(float("nan")),
         ]
         for sent in wrong:
             here, there = channels()

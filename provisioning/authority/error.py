@@ -1,0 +1,9 @@
+"""What stops an act of the authority."""
+
+from __future__ import annotations
+
+from gateway.core.error import GatewayError
+
+
+class AuthorityError(GatewayError):
+    """Nothing was signed or written: what was asked breaks a rule of the chain of trust. The message says what to do."""
