@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from provisioning.authority import commands as authority
+
 
 def register(commands: Any) -> None:
     """Add our commands to argparse's sub-parsers."""
@@ -28,6 +30,7 @@ def register(commands: Any) -> None:
     demo.add_argument("--keep", type=Path, metavar="DIR", help="keep keys, ledger and files in this new directory")
     demo.add_argument("--watch-s", type=float, default=2.0, metavar="S", help="with --once: how long to look")
     demo.set_defaults(run=_demo)
+    authority.register(commands)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -333,6 +333,9 @@ def _step_running(state: Opening | Watching, event: Event, now_s: float) -> Step
         case _, Tick():
             overdue = _overdue(state, now_s)
             return (state, ()) if overdue is None else _close(state, overdue, now_s)
+        case _, LeaseRenewed() if now_s >= state.lease_until_s:
+            # It came after the end and only before the tick that would have seen that.
+            return _close(state, Why.LEASE_LAPSED, now_s)
         case _, LeaseRenewed(counter) if counter > state.last_counter:
             return replace(state, last_counter=counter, lease_until_s=now_s + LEASE_LIFE_S), ()
         case _, LinkHeard():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ class Broker:
         client.max_inflight_messages_set(64)
         if self._will is not None:
             client.will_set(self._will[0], self._will[1], qos=1, retain=True)
+        client.on_socket_open = _send_at_once
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
@@ -277,6 +279,11 @@ class Broker:
                 done.set_exception(TransientError("connection lost"))
                 done.exception()
         self._unacknowledged.clear()
+
+
+def _send_at_once(_client: mqtt.Client, _user: Any, sock: Any) -> None:
+    # Two small messages in a row otherwise wait 40 ms for each other's acknowledgement (Nagle and delayed ACK).
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _ack(client: mqtt.Client, message: mqtt.MQTTMessage) -> None:

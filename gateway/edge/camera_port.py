@@ -201,6 +201,7 @@ class ThreadedCamera(ABC):
         self._opens = 0
         self._stop = threading.Event()
         self._key_wanted = threading.Event()
+        self._poke = threading.Event()
         self._thread: threading.Thread | None = None
         self._reading = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -243,6 +244,7 @@ class ThreadedCamera(ABC):
         self._fault, self._seen_first, self._luma = None, False, None
         self._stop.clear()
         self._key_wanted.clear()
+        self._poke.clear()
         self._reading = True
         # A daemon: if the loop dies without closing us, the process must still end, and with it the device.
         self._thread = threading.Thread(target=self._run, name=f"camera-{type(self).__name__}", daemon=True)
@@ -283,6 +285,7 @@ class ThreadedCamera(ABC):
     def request_key_frame(self) -> None:
         """See CameraPort.request_key_frame."""
         self._key_wanted.set()
+        self._poke.set()
 
     def set_bit_rate_bps(self, bit_rate_bps: int) -> None:
         """See CameraPort.set_bit_rate_bps; it also holds for the next `open`."""
@@ -297,6 +300,7 @@ class ThreadedCamera(ABC):
     async def close(self) -> None:
         """See CameraPort.close."""
         self._stop.set()
+        self._poke.set()
         self._reading = False
         self._queue.clear()
         self._luma = None
@@ -362,6 +366,7 @@ class ThreadedCamera(ABC):
         except RuntimeError:
             # The loop is closed: nobody will ever read, so nothing may go on being captured.
             self._stop.set()
+            self._poke.set()
 
     def _on_opened(self, size_px: tuple[int, int], fps: float) -> None:
         self._size_px, self._fps = size_px, fps
@@ -388,10 +393,14 @@ class ThreadedCamera(ABC):
 
 
 class Pacer:
-    """Waits for moments at a steady rate; for the thread of a camera whose source has no time of its own."""
+    """Waits for moments at a steady rate; for the thread of a camera whose source has no time of its own.
 
-    def __init__(self, stop: threading.Event) -> None:
+    `poke` ends a wait early: with `stop` set for good, without it because the next picture is wanted now.
+    """
+
+    def __init__(self, stop: threading.Event, poke: threading.Event) -> None:
         self._stop = stop
+        self._poke = poke
         self._start_s: float | None = None
 
     def restart(self) -> None:
@@ -404,7 +413,9 @@ class Pacer:
         # After a stop of the process the past is not made up for in a burst.
         if self._start_s is None or now_s - (self._start_s + offset_s) > 0.5:
             self._start_s = now_s - offset_s
-        return self._stop.wait(max(0.0, self._start_s + offset_s - now_s))
+        if self._poke.wait(max(0.0, self._start_s + offset_s - now_s)):
+            self._poke.clear()
+        return self._stop.is_set()
 
 
 def small_luma(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:

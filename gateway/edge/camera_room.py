@@ -168,7 +168,7 @@ class RoomCamera(ThreadedCamera):
         painter = RoomPainter()
         encoder = Libx264Encoder(settings.width_px, settings.height_px, settings)
         self._opened(settings.width_px, settings.height_px, settings.fps)
-        pacer = Pacer(self._stop)
+        pacer = Pacer(self._stop, self._poke)
         pacer.wait_until(0.0)
         picture: Plane | None = None
         sensor_luma = None

@@ -43,13 +43,12 @@ async def carry(sock: socket.socket, addresses: Sequence[str]) -> None:
 
     Closes `sock`. Never raises for what a peer does: a failure is told to the eye and the check ends there.
     """
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
+    path = media.MediaSocket(sock)
     connection: AddressedConnection | None = None
     inward: asyncio.Task[None] | None = None
     try:
-        while data := await loop.sock_recv(sock, media.MAX_CONTROL_BYTES + 1):
-            match media.from_eye(data):
+        while True:
+            match media.from_eye(await path.receive()):
                 case bytes() as datagram:
                     if connection is not None:
                         with contextlib.suppress(ConnectionError):
@@ -58,9 +57,9 @@ async def carry(sock: socket.socket, addresses: Sequence[str]) -> None:
                     connection = AddressedConnection(addresses, local_username=ufrag, local_password=password)
                     await connection.gather_candidates()
                     lines = [candidate.to_sdp() for candidate in connection.local_candidates]
-                    _tell(sock, media.control(media.Gathered(lines)))
+                    path.send(media.control(media.Gathered(lines)))
                 case media.Connect() as word if connection is not None and inward is None:
-                    inward = asyncio.create_task(_connect_and_receive(connection, word, sock), name="media inward")
+                    inward = asyncio.create_task(_connect_and_receive(connection, word, path), name="media inward")
                 case _:
                     LOG.warning("eye spoke out of turn")
                     return
@@ -73,12 +72,10 @@ async def carry(sock: socket.socket, addresses: Sequence[str]) -> None:
                 await inward
         if connection is not None:
             await connection.close()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-        sock.close()
+        path.close()
 
 
-async def _connect_and_receive(connection: AddressedConnection, word: media.Connect, sock: socket.socket) -> None:
+async def _connect_and_receive(connection: AddressedConnection, word: media.Connect, path: media.MediaSocket) -> None:
     connection.remote_username, connection.remote_password = word.ufrag, word.password
     connection.remote_is_lite = word.lite
     connection.ice_controlling = word.controlling
@@ -92,17 +89,10 @@ async def _connect_and_receive(connection: AddressedConnection, word: media.Conn
         # how long an opening may take is the guard's to say.
         await connection.connect()
         aioice.stun.RETRY_RTO = CONNECTED_RTO_S
-        _tell(sock, media.control(media.Connected()))
+        path.send(media.control(media.Connected()))
         while True:
-            _tell(sock, media.sealed(await connection.recv()))
+            path.send(media.sealed(await connection.recv()))
     except (OSError, ValueError) as exc:  # ConnectionError is an OSError
         LOG.info("path to the operator ended: %s", exc)
         with contextlib.suppress(OSError):
-            _tell(sock, media.control(media.Failed()))
-
-
-def _tell(sock: socket.socket, data: bytes) -> None:
-    try:
-        sock.send(data)
-    except BlockingIOError:
-        return  # the eye is slow: lost, as on any network
+            path.send(media.control(media.Failed()))

@@ -56,9 +56,8 @@ class MediaLostError(TransientError):
 class SealedConnection:
     """Stand-in for `aioice.Connection`: the same words, spoken to the link over the media socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
+    def __init__(self) -> None:
+        self._path: media.MediaSocket | None = None
         self.local_username = secrets.token_hex(4)
         self.local_password = secrets.token_hex(16)
         self.local_candidates: list[Candidate] = []
@@ -68,6 +67,10 @@ class SealedConnection:
         self.remote_is_lite = False
         self.ice_controlling = False
         self._closed = asyncio.Event()
+
+    def attach(self, sock: socket.socket) -> None:
+        """Give it the check's media socket, which it owns from now on."""
+        self._path = media.MediaSocket(sock)
 
     async def gather_candidates(self) -> None:
         self._send(media.control(media.Gather(self.local_username, self.local_password)))
@@ -122,29 +125,18 @@ class SealedConnection:
     async def close(self) -> None:
         if not self._closed.is_set():
             self._closed.set()
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._sock.close()
+            if self._path is not None:
+                self._path.close()
 
     def _send(self, data: bytes) -> None:
-        if self._closed.is_set():
-            raise ConnectionError("closed")
-        try:
-            self._sock.send(data)
-        except BlockingIOError:
-            return
-        except OSError as exc:
-            raise ConnectionError(str(exc)) from exc
+        if self._path is None:
+            raise ConnectionError("no media socket")
+        self._path.send(data)
 
     async def _next(self) -> bytes | media.Gathered | media.Connected | media.Failed:
-        if self._closed.is_set():
-            raise ConnectionError("closed")
-        try:
-            data = await asyncio.get_running_loop().sock_recv(self._sock, media.MAX_CONTROL_BYTES + 1)
-        except (OSError, ValueError) as exc:
-            raise ConnectionError(str(exc)) from exc
-        if not data:
-            raise ConnectionError("media socket ended")
+        if self._path is None:
+            raise ConnectionError("no media socket")
+        data = await self._path.receive()
         try:
             return media.from_link(data)
         except ValueError as exc:
@@ -195,11 +187,13 @@ class UnitTrack(VideoStreamTrack):
 
 
 class Peer:
-    """One peer connection for one check. Needs a running loop; one at a time in a process."""
+    """One peer connection for one check. Needs a running loop; one at a time in a process.
+
+    Made while nobody waits; `attach` gives it the check's media socket.
+    """
 
     def __init__(
         self,
-        sock: socket.socket,
         *,
         request_key_frame: Callable[[], None],
         on_first: Callable[[], None],
@@ -210,7 +204,7 @@ class Peer:
         self.connected = asyncio.Event()
         self._on_message = on_message
         self._on_lost = on_lost
-        self._sealed = SealedConnection(sock)
+        self._sealed = SealedConnection()
         aiortc.rtcicetransport.Connection = self._make_connection  # type: ignore[attr-defined,assignment]
         aiortc.rtcrtpsender.RTP_HISTORY_SIZE = HISTORY_PACKETS  # type: ignore[attr-defined]
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
@@ -222,6 +216,10 @@ class Peer:
         transceiver.sender._send_keyframe = request_key_frame  # type: ignore[method-assign]  # noqa: SLF001
         self._pc.on("connectionstatechange", self._on_state)
         self._pc.on("datachannel", self._on_channel)
+
+    def attach(self, sock: socket.socket) -> None:
+        """Take the media socket of the check; it is closed with the peer."""
+        self._sealed.attach(sock)
 
     async def answer(self, offer: str) -> str:
         """The answer to `offer`, with its sha-256 fingerprint only. Raises MediaLostError for a useless offer."""

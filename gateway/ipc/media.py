@@ -6,6 +6,9 @@ socket for one check, gives an end to each, and keeps a duplicate: its shutdown 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 from typing import Annotated
 
 import msgspec
@@ -82,6 +85,73 @@ def from_link(data: bytes) -> bytes | Gathered | Connected | Failed:
         return _from_link.decode(_body(data))
     except RecursionError as exc:
         raise ValueError("nested too deeply") from exc
+
+
+class MediaSocket:
+    """One end of the media socket, for one receiving task. Sending never waits: what doesn't fit is lost.
+
+    Received is whatever is there before anybody waits: the datagrams of one picture come as a burst, and waiting anew
+    for each of them cost more than carrying it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def receive(self) -> bytes:
+        """The next frame of the socket. Raises ConnectionError at its end."""
+        while True:
+            if self._closed:
+                raise ConnectionError("closed")
+            try:
+                data = self._sock.recv(MAX_CONTROL_BYTES + 1)
+            except BlockingIOError:
+                await self._readable()
+                continue
+            except OSError as exc:
+                raise ConnectionError(str(exc)) from exc
+            if not data:
+                raise ConnectionError("media socket ended")
+            return data
+
+    def send(self, data: bytes) -> None:
+        """Raises ConnectionError at the socket's end; a full socket loses the frame, as any network does."""
+        if self._closed:
+            raise ConnectionError("closed")
+        try:
+            self._sock.send(data)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            raise ConnectionError(str(exc)) from exc
+
+    def close(self) -> None:
+        """Idempotent; ends the socket for every duplicate of it, and wakes the receiver."""
+        if self._closed:
+            return
+        self._closed = True
+        asyncio.get_running_loop().remove_reader(self._sock)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self._wake()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        loop.add_reader(self._sock, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if not self._closed:
+                loop.remove_reader(self._sock)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 def _body(data: bytes) -> bytes:

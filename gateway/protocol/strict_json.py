@@ -52,6 +52,9 @@ def _malformed(detail: str) -> RefusedError:
 
 
 def _check_depth(text: str, max_depth: int) -> None:
+    # So few brackets in all, strings included, can't be too deep: true of nearly every command, and 20 times cheaper.
+    if text.count("{") + text.count("[") <= max_depth:
+        return
     depth = 0
     in_string = False
     escaped = False

@@ -50,10 +50,18 @@ class Eye:
     _permit_s: float = 0.0
     _messages_left: int = MAX_MESSAGES_PER_S
     _started: bool = False
+    _showing: bool = False
 
     async def run(self) -> None:
         """Serve until the check ends. Leaves the sensor closed, whatever happens."""
         self._permit_s = boottime_s()
+        # Certificate, codecs, transports: made before anybody waits for the picture.
+        self._peer = Peer(
+            request_key_frame=self.camera.request_key_frame,
+            on_first=lambda: self._say(frame.FirstFrameOut(boottime_s())),
+            on_message=self._from_operator,
+            on_lost=self._lost,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -97,19 +105,15 @@ class Eye:
 
     def _start(self, start: frame.Start, sock: socket.socket) -> None:
         assert self._group is not None
+        assert self._peer is not None
         if start.softened:
             # What was agreed is a softened picture, and there is none yet: a clear one would break the promise.
             sock.close()
             raise CameraFaultError("this version can't soften the picture, and may not show it clear")
-        self._peer = Peer(
-            sock,
-            request_key_frame=self.camera.request_key_frame,
-            on_first=lambda: self._say(frame.FirstFrameOut(boottime_s())),
-            on_message=self._from_operator,
-            on_lost=self._lost,
-        )
+        self._peer.attach(sock)
         self._group.create_task(self._answer(self._peer, start.offer), name="answer")
         self._group.create_task(self._pump(self._peer), name="pump")
+        self._group.create_task(self._release(self._peer), name="release")
 
     async def _answer(self, peer: Peer, offer: str) -> None:
         self.channel.send(frame.AnswerMade(await peer.answer(offer)))
@@ -117,16 +121,18 @@ class Eye:
     async def _pump(self, peer: Peer) -> None:
         """Sensor to track. Units before the mount's arrival and before the path is up are dropped, unseen."""
         await self.camera.open()
-        showing = False
         while True:
             unit = await self.camera.read()
-            if not (self._released.is_set() and peer.connected.is_set()):
-                continue
-            if not showing:
-                showing = True
-                if not unit.key:
-                    self.camera.request_key_frame()
-            peer.track.push(unit)
+            # The track begins with a key frame; until `_release` has asked for one, units end here.
+            if self._showing:
+                peer.track.push(unit)
+
+    async def _release(self, peer: Peer) -> None:
+        await self._released.wait()
+        await peer.connected.wait()
+        # At once, not when the next unit comes: at 15 fps that would be a frame later.
+        self._showing = True
+        self.camera.request_key_frame()
 
     async def _watch_time(self) -> None:
         born_s = refilled_s = boottime_s()

@@ -138,7 +138,7 @@ class _Refusals:
 
 @dataclass(slots=True)
 class Guard:
-    """The running service. Made by `services.guard_parts`, run by `run`."""
+    """The running service. Made by `build`, run by `run`."""
 
     config: GuardConfig
     gate: Gate
@@ -942,17 +942,23 @@ class Guard:
 
 
 def build(config: GuardConfig) -> Guard:
-    """Park, open the ledger, close what a cut left open. Raises ConfigError; MountFaultError when nothing can park.
-
-    A ledger or an agreement that is not what was written doesn't stop the service: it runs on with the camera disabled,
-    so that it can say so.
-    """
+    """The guard of this board. Raises ConfigError; MountFaultError when nothing can park."""
     calibration, factory, start_deg = mount_parts(config.mount, config.world)
     mount = GpiozeroMount(calibration, factory=factory, pan_pin=config.mount.pan_pin, start_deg=start_deg)
     mount.park_now()
     lamp = GpiozeroLamp(factory=factory, lamp_pin=config.mount.lamp_pin)
-    boot = boot_id()
-    now_s = boottime_s()
+    return assemble(config, mount, lamp, boot=boot_id(), now=boottime_s)
+
+
+def assemble(
+    config: GuardConfig, mount: MountPort, lamp: GpiozeroLamp, *, boot: str, now: Callable[[], float]
+) -> Guard:
+    """Open the ledger, close what a cut left open; `mount` is parked, `now` is BOOTTIME within `boot`.
+
+    A ledger or an agreement that is not what was written doesn't stop the service: it runs on with the camera disabled,
+    so that it can say so. Raises ConfigError; LedgerUnwritableError when the disk fails.
+    """
+    now_s = now()
     Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
     chronicle = Chronicle(None, boot, software_version())
     obstacle: RefusalCode | None = None
@@ -986,7 +992,7 @@ def build(config: GuardConfig) -> Guard:
         version_floor=past.agreement_version,
         withdrawn_unix_s=past.withdrawn_unix_s,
     )
-    return Guard(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp)
+    return Guard(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
 
 
 def main(config: GuardConfig) -> None:

@@ -6,4 +6,4 @@ from gateway.core.error import GatewayError
 
 
 class AuthorityError(GatewayError):
-    """Nothing was signed or written: what was asked breaks a rule of the chain of trust. The message says what to do."""
+    """Nothing was signed or written: what was asked breaks a rule. The message says what to do."""

@@ -1,7 +1,7 @@
 """Who signs: a private key in a file, or one in a token that never gives it out.
 
-A source of a key is written as a path (`keys/root/root.pem`) or as a `pkcs11:` URI (RFC 7512). Public keys are read from
-JWK files, or from any source of a private key.
+A source of a key is written as a path (`keys/root/root.pem`) or as a `pkcs11:` URI (RFC 7512). Public keys are read
+from JWK files, or from any source of a private key.
 """
 
 from __future__ import annotations

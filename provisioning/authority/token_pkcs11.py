@@ -14,14 +14,14 @@ session and closes it, so that two keys of one token don't stand in each other's
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import importlib
+import os
 import re
 import secrets
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -130,11 +130,14 @@ def _pin_path(source: str) -> Path:
 def read_pin(address: TokenAddress) -> str:
     """The PIN from its file, or from the terminal. Raises ConfigError when there is neither."""
     if address.pin_source is None:
-        if not sys.stdin.isatty():
+        try:
+            # Standard input may be a pipe with a JWK in it; the terminal is still there to ask at.
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        except OSError as exc:
             raise ConfigError(
                 f"the PIN of token {address.token!r} is needed and there is no terminal to ask at. Put it into a file "
                 "with mode 0600 and add pin-source=file:PATH to the URI."
-            )
+            ) from exc
         return getpass.getpass(f"PIN of token {address.token!r}: ")
     content = read_secret(address.pin_source).removesuffix(b"\n").removesuffix(b"\r")
     try:
@@ -186,7 +189,7 @@ def generate(address: TokenAddress) -> TokenSigner:
         raise ConfigError("a new key needs a name: `object=NAME` in the pkcs11: URI")
     pin = read_pin(address)
     with _session(address, pin, write=True) as (pkcs11, session):
-        names = [{pkcs11.Attribute.LABEL: address.label}]
+        names: list[dict[Any, Any]] = [{pkcs11.Attribute.LABEL: address.label}]
         if address.id is not None:
             names.append({pkcs11.Attribute.ID: address.id})
         if any(list(session.get_objects(name)) for name in names):
@@ -212,7 +215,7 @@ def generate(address: TokenAddress) -> TokenSigner:
         return TokenSigner(address, _verifying(pkcs11, public, address), pin)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _session(address: TokenAddress, pin: str, *, write: bool = False) -> Iterator[tuple[Any, Any]]:
     """A logged-in session with the library's errors turned into ours."""
     try:
@@ -239,7 +242,8 @@ def _session(address: TokenAddress, pin: str, *, write: bool = False) -> Iterato
         raise ConfigError(f"{address}: the token answered {type(exc).__name__} {exc}".rstrip()) from exc
     finally:
         if session is not None:
-            session.close()
+            with contextlib.suppress(pkcs11.PKCS11Error):  # a token that was pulled out has no session to close
+                session.close()
 
 
 def _first(load: Callable[[], Any], pkcs11: Any, words: str) -> Any:
@@ -272,7 +276,7 @@ def _token(pkcs11: Any, library: Any, address: TokenAddress) -> Any:
 def _one(pkcs11: Any, session: Any, address: TokenAddress, kind: Any) -> Any:
     """The one object of `kind` with the address's name. Raises ConfigError for none, several, and other key types."""
     word = "private" if kind == pkcs11.ObjectClass.PRIVATE_KEY else "public"
-    wanted = {pkcs11.Attribute.CLASS: kind}
+    wanted: dict[Any, Any] = {pkcs11.Attribute.CLASS: kind}
     if address.label is not None:
         wanted[pkcs11.Attribute.LABEL] = address.label
     if address.id is not None:

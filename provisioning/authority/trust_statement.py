@@ -21,7 +21,7 @@ from provisioning.authority.error import AuthorityError
 from provisioning.authority.signer import sign_with
 
 LONGEST_STEP: Final = 1000
-"""How far a version or an epoch may rise at once. It can't be lowered again, so a slip of the hand would be for good."""
+"""How far a version or an epoch may rise at once. It can't be lowered again, so a slip would be for good."""
 
 
 def keyed(jwks: Iterable[Mapping[str, str]]) -> dict[str, VerifyingKey]:
@@ -118,8 +118,8 @@ def _follows(put: TrustPut, previous: TrustPut) -> None:
         )
     if put.epoch < previous.epoch:
         raise AuthorityError(
-            f"epoch {put.epoch} is below the previous statement's {previous.epoch}: grants that were revoked would live "
-            f"again. Use --epoch {previous.epoch}, or {previous.epoch + 1} to revoke all grants."
+            f"epoch {put.epoch} is below the previous statement's {previous.epoch}: revoked grants would live again. "
+            f"Use --epoch {previous.epoch}, or {previous.epoch + 1} to revoke all grants."
         )
     for word, new, old in (("version", put.version, previous.version), ("epoch", put.epoch, previous.epoch)):
         if new - old > LONGEST_STEP:

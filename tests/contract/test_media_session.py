@@ -189,12 +189,12 @@ async def a_home(addresses: tuple[str, ...] = (LOOPBACK,)) -> AsyncIterator[Home
     messages: list[bytes] = []
     lost: list[None] = []
     peer = Peer(
-        eye_end,
         request_key_frame=lambda: asked.append(None),
         on_first=lambda: first.append(None),
         on_message=messages.append,
         on_lost=lambda: lost.append(None),
     )
+    peer.attach(eye_end)
     carrying = asyncio.create_task(carry(link_end, addresses))
     home = Home(peer, carrying, kept, asked, first, messages, lost)
     try:
@@ -369,12 +369,12 @@ def test_an_answer_that_waits_for_a_silent_link_ends_with_the_media_socket():
         offer = await operator.offer()
         eye_end, link_end = pair()
         peer = Peer(
-            eye_end,
             request_key_frame=lambda: None,
             on_first=lambda: None,
             on_message=lambda _: None,
             on_lost=lambda: None,
         )
+        peer.attach(eye_end)
         answering = asyncio.create_task(peer.answer(offer))
         await asyncio.sleep(0.05)
         assert not answering.done()

@@ -1,4 +1,4 @@
-"""A broker that is wholly the attacker's opens no camera: captured commands, replayed in every state and by every way.
+"""A broker that is wholly the attacker's opens no camera: captured commands, replayed in every state, every way.
 
 Mutations that turn these red: `NonceBook.use` doesn't mark as used; nonces live on over a restart (a constant instead of
 os.urandom); link takes retained commands; `verify_command` doesn't look at `aud`.

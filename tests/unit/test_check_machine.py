@@ -426,6 +426,14 @@ def test_a_lease_lives_ten_seconds_from_its_renewal():
     assert _closed_by_silence(state, NOW_S + 19.0) is Why.LEASE_LAPSED
 
 
+def test_a_renewal_that_comes_after_the_end_ends_the_check_instead():
+    # Mutation: leave the case for a late LeaseRenewed out of `_step_running`.
+    state, effects = step(WATCHING, LeaseRenewed(COUNTER + 1), now_s=WATCHING.lease_until_s)
+    assert isinstance(state, Closing)
+    assert state.why is Why.LEASE_LAPSED
+    assert effects[0] == SensorOff()
+
+
 def test_the_first_lease_counts_from_the_acceptance():
     state, _ = step(Parked(), Accepted(replace(FACTS, max_s=180.0)), now_s=NOW_S)
     assert isinstance(state, Opening)
