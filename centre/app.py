@@ -28,7 +28,8 @@ from centre.answer import TooLargeError, answer, body_of, error
 from centre.boundary import Boundary
 from centre.config import MAX_GRANT_HOMES
 from centre.exchange import NoAnswerError
-from centre.session import COOKIE, SESSION_LIFE_S, RateLimit, Session, account_of_token, log_in, session_of
+from centre.login import LoginPort, TokenLogin
+from centre.session import COOKIE, SESSION_LIFE_S, RateLimit, Session, log_in, session_of
 from centre.state import CentreState, Home
 from gateway.core.error import TransientError
 from gateway.core.refusal import RefusalCode, RefusedError
@@ -60,6 +61,7 @@ def make_app(state: CentreState) -> Starlette:
     """The whole console. It starts nothing by itself: the broker's intake runs beside it (`centre.service`)."""
     templates = Jinja2Templates(directory=_HERE / "templates")
     limit = RateLimit()
+    way: LoginPort = TokenLogin(state.accounts)
 
     async def console(request: Request) -> Response:
         session = await session_of(state, request)
@@ -68,7 +70,7 @@ def make_app(state: CentreState) -> Starlette:
         return templates.TemplateResponse(request, "console.html", {"who": session.account.who})
 
     async def login(request: Request) -> Response:
-        account = account_of_token(state, request.query_params.get("token", ""))
+        account = await way.finish(request.query_params)
         if account is None:
             return templates.TemplateResponse(request, "login.html", {"wrong": True}, status_code=401)
         response = RedirectResponse("/", status_code=303)

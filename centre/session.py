@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import secrets
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -16,13 +15,13 @@ from typing import Final
 
 from starlette.requests import Request
 
+from centre.login import TokenLogin
 from centre.state import Account, CentreState
 
 COOKIE: Final = "tillsyn_session"
 SESSION_LIFE_S: Final = 12 * 3600
 RATE_PER_S: Final = 5.0
 BURST: Final = 20.0
-_MAX_TOKEN_CHARS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +33,6 @@ class Session:
     @property
     def is_bearer(self) -> bool:
         return self.session_sha256 is None
-
-
-def account_of_token(state: CentreState, untrusted_token: str) -> Account | None:
-    """The account whose login token this is. Takes the same time whichever account it is, or none."""
-    if len(untrusted_token) > _MAX_TOKEN_CHARS:
-        return None
-    digest = _sha256(untrusted_token)
-    found = None
-    for account in state.accounts.values():
-        if hmac.compare_digest(account.login_sha256, digest):
-            found = account
-    return found
 
 
 async def log_in(state: CentreState, account: Account) -> str:
@@ -66,7 +53,7 @@ async def session_of(state: CentreState, request: Request) -> Session | None:
     """The session of a request, by bearer token or cookie; None if there is none, or its account is gone."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme:
-        account = account_of_token(state, token.strip()) if scheme.lower() == "bearer" else None
+        account = TokenLogin(state.accounts).account_of(token.strip()) if scheme.lower() == "bearer" else None
         return None if account is None else Session(account, None)
     try:
         morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)

@@ -60,6 +60,8 @@ class GuardConfig(Config, frozen=True):
     world: AbsolutePath | None = None
     """Directory of the simulated home when the driver is `bench`."""
     demand_cross_check: bool = False
+    rtc: AbsolutePath | None = None
+    """A battery-backed clock to compare the centre's time with, for example /sys/class/rtc/rtc0."""
 
 
 class ParkConfig(Config, frozen=True):

@@ -91,9 +91,13 @@ class IntervalClock:
     def with_independent(self, unix_s: float | None, *, boottime_s: float) -> IntervalClock:
         """Take (or drop, with None) what an independent source says; it can confirm or contradict, never open alone."""
         offset_s = None if unix_s is None else unix_s - boottime_s
-        return IntervalClock(
+        taken = IntervalClock(
             self.floor_unix_s, self.floor_boottime_s, self.attestation, offset_s, self.demand_cross_check
         )
+        if self.attestation is None or taken.state(boottime_s) not in (ClockState.ATTESTED, ClockState.CROSS_CHECKED):
+            return taken
+        # A statement that was contradicted until now could not raise the floor when it came.
+        return taken.with_floor(self._attested_at(boottime_s, self.attestation).lo_unix_s, boottime_s=boottime_s)
 
     def state(self, boottime_s: float) -> ClockState:
         attestation = self.attestation

@@ -23,7 +23,7 @@ from gateway.check.machine import Facts, Why
 from gateway.config import GuardConfig
 from gateway.core.boottime import boot_id, boottime_s
 from gateway.core.error import HardwareFaultError, IntegrityError, LedgerUnwritableError, MountFaultError
-from gateway.core.interval_clock import IntervalClock
+from gateway.core.interval_clock import ClockState, IntervalClock
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.decision import (
     CloseCheck,
@@ -39,6 +39,7 @@ from gateway.decision import (
     Withdraw,
 )
 from gateway.decision.nonce import LIFE_S as NONCE_LIFE_S
+from gateway.edge.clock_sysfs import read_unix_s
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_gpiozero import GpiozeroMount
 from gateway.edge.mount_port import MountPort
@@ -95,6 +96,7 @@ BEAT_S: Final = 1.0
 HELLO_EVERY_S: Final = 300.0
 TIME_EVERY_S: Final = 3600.0
 TIME_RETRY_S: Final = 10.0
+COMPARE_EVERY_S: Final = 60.0
 HEARTBEAT_EVERY_S: Final = 10.0
 """A crash between two of these leaves the length of an opening uncertain by no more (R36)."""
 EYE_IDLE_S: Final = NONCE_LIFE_S + 5.0
@@ -162,6 +164,7 @@ class Guard:
     _replies_left: int = MAX_REPLIES_PER_S
     _time_due_s: float = 0.0
     _hello_due_s: float = 0.0
+    _compare_due_s: float = 0.0
     _hands: int = 0
     _unsent: deque[frame.Publish] = field(default_factory=lambda: deque(maxlen=MAX_UNSENT))
     _broken: bool = False
@@ -191,6 +194,7 @@ class Guard:
             # One link at a time. A second one replaces the first: it is the restarted one, or something is wrong.
             if self._link is not None:
                 self._link.close()
+                self._broker_up = False  # what the old one said
                 self._dispatch(machine.Fault(Why.LINK_LOST))
             channel: Channel[frame.ToGuardFromLink] = Channel(sock, frame.ToGuardFromLink)
             self._link = channel
@@ -210,10 +214,11 @@ class Guard:
             LOG.warning("link lost: %s", exc)
         finally:
             channel.close()
-            if self._link is channel:
-                self._link = None
-                self._broker_up = False
-                self._dispatch(machine.Fault(Why.LINK_LOST))
+        # Not when cancelled: then the group takes no new task, and `_make_safe` has the last word.
+        if self._link is channel:
+            self._link = None
+            self._broker_up = False
+            self._dispatch(machine.Fault(Why.LINK_LOST))
 
     def _on_link(self, got: frame.ToGuardFromLink) -> None:
         self._dispatch(machine.LinkHeard())
@@ -453,10 +458,7 @@ class Guard:
         except RefusedError as refused:
             self._refuse(refused, b"")
             return
-        after = self.gate.clock.state(self.now())
-        if after is not before:
-            with contextlib.suppress(RefusedError):
-                self._append(RecordKind.CLOCK, why=after.value)
+        self._note_clock(before)
         self._time_due_s = self.now() + TIME_EVERY_S
         self._hello_due_s = 0.0
 
@@ -487,9 +489,9 @@ class Guard:
             pass
         finally:
             eye.channel.close()
-            if self._eye is eye:
-                self._eye = None
-                self._dispatch(machine.EyeGone())
+        if self._eye is eye:
+            self._eye = None
+            self._dispatch(machine.EyeGone())
 
     def _on_eye(self, got: frame.ToGuardFromEye) -> None:
         match got:
@@ -764,6 +766,7 @@ class Guard:
             self._dispatch(machine.Tick())
             self._heartbeat(now_s)
             self._end_idle_eye(now_s)
+            self._compare_time(now_s)
             self._ask_time(now_s)
             self._say_hello(now_s)
             await asyncio.sleep(TICK_S)
@@ -786,6 +789,24 @@ class Guard:
         if self._eye is not None and not self._eye.used and now_s >= self._eye.idle_until_s:
             self._eye.idle_until_s = now_s + EYE_IDLE_S
             self._tell_eye(frame.Stop("unused"))
+
+    def _compare_time(self, now_s: float) -> None:
+        """Ask the board's own clock, where there is one, whether the centre may be right."""
+        if self.config.rtc is None or now_s < self._compare_due_s:
+            return
+        self._compare_due_s = now_s + COMPARE_EVERY_S
+        before = self.gate.clock.state(now_s)
+        floor_unix_s = self.gate.clock.interval(now_s).lo_unix_s
+        unix_s = read_unix_s(Path(self.config.rtc), floor_unix_s=floor_unix_s)
+        self.gate.clock = self.gate.clock.with_independent(unix_s, boottime_s=now_s)
+        self._note_clock(before)
+
+    def _note_clock(self, before: ClockState) -> None:
+        after = self.gate.clock.state(self.now())
+        if after is not before:
+            with contextlib.suppress(RefusedError):
+                self._append(RecordKind.CLOCK, why=after.value)
+            self._hello_due_s = 0.0
 
     def _ask_time(self, now_s: float) -> None:
         if self._link is None or not self._broker_up or now_s < self._time_due_s:
@@ -906,10 +927,8 @@ class Guard:
 
     def _make_safe(self) -> None:
         """The service's own last word; the unit's ExecStopPost says it again."""
-        running = isinstance(self.state, machine.Opening | machine.Watching | machine.Closing)
-        facts = (
-            self.state.facts if isinstance(self.state, machine.Opening | machine.Watching | machine.Closing) else None
-        )
+        # By the machine, so that a check that was already ending keeps its reason, and one that ran its length.
+        ending, _ = machine.step(self.state, machine.Fault(Why.SERVICE_STOPPED), now_s=self.now())
         if self._media is not None:
             with contextlib.suppress(OSError):
                 self._media.shutdown(socket.SHUT_RDWR)
@@ -924,7 +943,8 @@ class Guard:
             self.lamp.off()
             self.lamp.close()
             self.mount.close()
-        if running and facts is not None:
+        if isinstance(ending, machine.Closing):
+            facts = ending.facts
             with contextlib.suppress(LedgerUnwritableError):
                 self.chronicle.append(
                     RecordKind.CLOSED,
@@ -935,7 +955,10 @@ class Guard:
                     line=facts.line,
                     occasion=facts.occasion,
                     attempt=facts.attempt,
-                    why=Why.SERVICE_STOPPED.value,
+                    why=ending.why.value,
+                    watched_s=round(ending.watched_s, 3),
+                    frames=ending.frames,
+                    view=ending.view,
                 )
                 self.chronicle.checkpoint()
         self.chronicle.close()

@@ -138,7 +138,9 @@ def store_trust(config: GuardConfig, stored: bytes) -> str:
 
     The whole file is replaced: after a cut there is the old set or the new one, complete. The record follows.
     """
-    content = b"".join(each + b"\n" for each in (*_trust_statements(config), stored))
+    earlier = _trust_statements(config)
+    # It may be there from a try that failed in its last step; twice in the file, the next start would not take it.
+    content = b"".join(each + b"\n" for each in (earlier if stored in earlier else [*earlier, stored]))
     replace_durably(Disk(), trust_path(config), content)
     return hashlib.sha256(content).hexdigest()
 

@@ -90,7 +90,7 @@ def _trust_sign(options: argparse.Namespace) -> None:
     else:
         if options.also_root:
             raise ConfigError("--also-root is for a first statement; later a new root signs too: --new-root")
-        previous = _previous(options, root, new_root)
+        previous = _previous(options, root)
         held = keyed(previous.roots)
         if unknown := set(options.drop_root or ()) - set(held):
             raise ConfigError(f"--drop-root {', '.join(sorted(unknown))}: not held. Held are {', '.join(held)}.")
@@ -102,9 +102,8 @@ def _trust_sign(options: argparse.Namespace) -> None:
     _sign_and_write(options.out, put, previous, root, new_root)
 
 
-def _previous(options: argparse.Namespace, *signers: Signer | None) -> TrustPut:
-    known = [read_jwk(Path(name)) for name in options.known_root or ()]
-    known += [signer.verifying for signer in signers if signer is not None]
+def _previous(options: argparse.Namespace, root: Signer) -> TrustPut:
+    known = [root.verifying, *(read_jwk(Path(name)) for name in options.known_root or ())]
     return read_previous(read_public(options.previous), {key.kid: key for key in known})
 
 
@@ -113,7 +112,8 @@ def _sign_and_write(
     put: TrustPut,
     previous: TrustPut | None,
     root: Signer,
-    new_root: Signer | None,
+    new_root: Signer | None = None,
+    *,
     words: Sequence[str] = (),
 ) -> None:
     if out.exists() or out.is_symlink():
@@ -128,7 +128,6 @@ def _sign_and_write(
 
 def _summary(put: TrustPut, previous: TrustPut | None) -> list[str]:
     """What a statement says and changes, one thing a line."""
-
     lines = [f"Statement {put.version}, epoch {put.epoch}:"]
     for word, now, before in (
         ("root", keyed(put.roots), keyed(previous.roots) if previous else None),
@@ -168,12 +167,12 @@ def _revoke(options: argparse.Namespace) -> None:
         f"Set grant_epoch = {put.epoch} in the centre's configuration and restart it, or it gives dead grants.",
         "A check that is running can still be closed, by anybody who could close it before.",
     )
-    _sign_and_write(options.out, put, previous, root, None, words)
+    _sign_and_write(options.out, put, previous, root, words=words)
 
 
 def _rotate_root(options: argparse.Namespace) -> None:
     root, new_root = open_signer(options.root), open_signer(options.new_root)
-    previous = _previous(options, root, new_root)
+    previous = _previous(options, root)
     roots = keyed(previous.roots)
     if new_root.verifying.kid in roots:
         raise AuthorityError(f"root {new_root.verifying.kid} is held already; name a key that is new")
@@ -191,7 +190,7 @@ def _rotate_root(options: argparse.Namespace) -> None:
         "Keep the old key until every device has answered with this version: one that has not believes only that key. "
         + ("The old root stays valid." if options.keep_old else "Then destroy it."),
     )
-    _sign_and_write(options.out, put, previous, root, new_root, words)
+    _sign_and_write(options.out, put, previous, root, new_root, words=words)
 
 
 def _rotate_issuer(options: argparse.Namespace) -> None:
@@ -215,7 +214,7 @@ def _rotate_issuer(options: argparse.Namespace) -> None:
         words.append(
             "Until a device has this, it refuses grants of the new issuer: send it first, then give the centre the key."
         )
-    _sign_and_write(options.out, put, previous, root, None, words)
+    _sign_and_write(options.out, put, previous, root, words=words)
 
 
 def _shift_grant(options: argparse.Namespace) -> None:

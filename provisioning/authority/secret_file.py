@@ -95,7 +95,8 @@ def _write(path: Path, content: bytes, mode: int, *, replace: bool = False) -> N
     part = Path(name)
     try:
         with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
+            with contextlib.suppress(PermissionError):  # what FAT says to a mode it can't keep
+                os.fchmod(fd, mode)
             if mode == 0o600 and stat.S_IMODE(os.fstat(fd).st_mode) != mode:
                 raise ConfigError(
                     f"{path.parent}: this file system does not keep file modes, so a private key can't be kept there. "

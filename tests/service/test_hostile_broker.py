@@ -1,7 +1,7 @@
 """A broker that is wholly the attacker's opens no camera: captured commands, replayed in every state, every way.
 
-Mutations that turn these red: `NonceBook.use` doesn't mark as used; nonces live on over a restart (a constant instead of
-os.urandom); link takes retained commands; `verify_command` doesn't look at `aud`.
+Mutations that turn these red: `NonceBook.use` does not mark as used; nonces live on over a restart (a constant
+instead of os.urandom); link takes retained commands; `verify_command` doesn't look at `aud`.
 """
 
 from __future__ import annotations

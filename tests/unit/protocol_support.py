@@ -254,10 +254,11 @@ def make_signature(how: str, by: str, signed: bytes) -> bytes:
     if how.startswith("flip:"):
         flipped = int.from_bytes(good) ^ 1 << (511 - int(how.removeprefix("flip:")))
         return flipped.to_bytes(64)
-    if how == "r-trimmed":
-        while good[0]:
+    if how in ("r-trimmed", "s-trimmed"):
+        at = 0 if how == "r-trimmed" else 32
+        while good[at]:
             good = key(by).sign(signed)
-        return good[1:]
+        return good[:at] + good[at + 1 :]
     r, s = int.from_bytes(good[:32]), int.from_bytes(good[32:])
     other_s = ORDER - s
     ways: dict[str, Callable[[], bytes]] = {
@@ -517,9 +518,13 @@ def a_nonce(gate: Gate, how: str) -> str:
 
 
 def facts_of(gate: Gate) -> dict[str, Any]:
-    """Everything the gate decides by, nonces left out. Its values are frozen, so a shallow copy is a snapshot."""
-    facts = {field.name: getattr(gate, field.name) for field in fields(gate) if field.name != "nonces"}
-    return facts | {"history": list(gate.history), "random_bytes": None}
+    """Everything the gate decides by. Its values are frozen, so a shallow copy is a snapshot.
+
+    Left out: the nonces, which have a snapshot of their own, and what only makes a known answer cheaper.
+    """
+    left_out = {"nonces", "random_bytes", "_grants", "_refused"}
+    facts = {field.name: getattr(gate, field.name) for field in fields(gate) if field.name not in left_out}
+    return facts | {"history": list(gate.history)}
 
 
 def nonces_of(gate: Gate) -> list[tuple[str, str, float, bool]]:
@@ -535,6 +540,8 @@ class Delivery:
     cost_s: float
     same_facts: bool = True
     same_nonces: bool = True
+    code_again: str | None = None
+    """What the same bytes got when they came once more, a second later."""
 
 
 def _timed(act: Callable[[], Any]) -> tuple[str, Any, float]:
@@ -595,11 +602,13 @@ def _deliver_command(vector: dict[str, Any]) -> Delivery:
     given = vector.get("gate", {})
     gate = a_gate(given)
     forge = Forge(nonce=a_nonce(gate, given.get("nonce", "fresh")))
-    untrusted = forge.raw(vector["input"]) if "input" in vector else forge.command(vector)
+    untrusted = _trust_bytes(vector) if "tokens" in vector or "input" in vector else forge.command(vector)
     facts, nonces = facts_of(gate), nonces_of(gate)
     now_s = BOOT_S + given.get("later_s", 1.0)
     code, result, cost_s = _timed(lambda: gate.receive(untrusted, now_s=now_s))
-    return Delivery(code, result, cost_s, facts_of(gate) == facts, nonces_of(gate) == nonces)
+    same_nonces = nonces_of(gate) == nonces
+    code_again, _ = tried(lambda: gate.receive(untrusted, now_s=now_s + 1.0))
+    return Delivery(code, result, cost_s, facts_of(gate) == facts, same_nonces, code_again)
 
 
 def _deliver_statement(vector: dict[str, Any]) -> Delivery:

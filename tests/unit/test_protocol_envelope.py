@@ -14,6 +14,10 @@ Mutations that turn a test here red (gateway/protocol/envelope.py unless said):
 * accept a longer signature (key.py) → test_a_longer_or_shorter_command_is_refused
 * drop `_check_depth` (strict_json.py) → tests/vectors/json/depth-9
 * drop the epoch's exception for closing → test_closing_needs_no_living_grant
+* GrantCache: neither issuer nor trust version looked at for a known grant (either alone is a second wall to the
+  other) → test_a_grant_that_was_verified_before_still_needs_its_issuer_and_its_epoch
+* GrantCache: look up by the signed part only → test_only_the_same_bytes_are_a_grant_that_was_verified_before
+* GrantCache: no LIMIT → test_the_grants_kept_are_bounded
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ from gateway.decision import CloseCheck
 from gateway.protocol import strict_json
 from gateway.protocol.envelope import (
     MAX_ENVELOPE_BYTES,
+    GrantCache,
+    TrustStore,
     UntrustedEnvelope,
     VerifiedCommand,
     check_shift,
@@ -239,6 +245,7 @@ def test_the_first_failing_check_names_the_refusal(earlier, later):
 # Kinds
 
 
+COMMAND = a_command()
 FORGED = {name: Forge().jws({"kind": name, "key": "issuer"}) for name in PAYLOADS}
 
 
@@ -303,10 +310,41 @@ def test_closing_still_needs_the_signature():
     assert refusal(lambda: verified(a_command(close, issuer="stranger"))) is RefusalCode.UNKNOWN_KEY
 
 
+# Grants that were verified before
+
+
+def test_a_grant_that_was_verified_before_still_needs_its_issuer_and_its_epoch():
+    cache = GrantCache()
+    before, command = a_trust(version=1), a_command()
+
+    def received(trust: TrustStore, untrusted: bytes = command) -> str:
+        return tried(
+            lambda: verify_command(untrusted, trust, audience=AUDIENCE, gateway=GATEWAY, groups=GROUPS, cache=cache)
+        )[0]
+
+    assert received(before) == received(before) == "accepted"
+    assert received(TrustStore(2, EPOCH, before.roots, keys_of("stranger"))) == RefusalCode.UNKNOWN_KEY
+    assert received(TrustStore(3, EPOCH + 1, before.roots, before.issuers)) == RefusalCode.UNKNOWN_KEY
+    assert received(before) == "accepted"
+
+
+def test_only_the_same_bytes_are_a_grant_that_was_verified_before():
+    cache = GrantCache()
+    grant, _ = COMMAND.split(b"~")
+    assert cache.verify(grant, split(grant), a_trust()) == a_grant()
+    for untrusted in (Forge().jws({"kind": "grant", "by": "other"}), grant[:-6] + b"AAAAA" + grant[-1:]):
+        assert refusal(lambda j=untrusted: cache.verify(j, split(j), a_trust())) is RefusalCode.BAD_SIGNATURE
+
+
+def test_the_grants_kept_are_bounded():
+    cache = GrantCache()
+    for number in range(GrantCache.LIMIT + 10):
+        grant = sign(a_grant(name_ref=f"p-{number}"), key("issuer"))
+        assert cache.verify(grant, split(grant), a_trust()).name_ref == f"p-{number}"
+        assert len(cache._verified) <= GrantCache.LIMIT
+
+
 # Nothing else comes through
-
-
-COMMAND = a_command()
 
 
 @given(at=st.integers(0, len(COMMAND) - 1), mask=st.integers(1, 255))
@@ -396,7 +434,9 @@ def test_what_looks_like_an_envelope_raises_nothing_else(parts, joints):
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(), max_size=6), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 
@@ -404,6 +444,7 @@ ANY_JSON = st.recursive(
 @given(value=ANY_JSON | st.dictionaries(st.sampled_from(["aud", "jti", "check", "counter"]), ANY_JSON))
 @settings(max_examples=200, deadline=None)
 @example(value={"aud": "\ud800", "jti": "j-1"})
+@example(value={"\ud800": 1})
 def test_arbitrary_json_never_raises_anything_else(value):
     for kind in KINDS.values():
         code, result = tried(lambda k=kind: to_message(value, k))

@@ -68,6 +68,7 @@ LINES = st.lists(
 @given(session=LINES, medium=LINES, breaks=st.lists(st.sampled_from(BREAKS), min_size=12, max_size=12))
 @settings(max_examples=400, deadline=None)
 @example(session=[OURS], medium=[OURS], breaks=["\r\n"] * 12)
+@example(session=[OURS, "a=setup:active", THEIRS], medium=[""], breaks=["\r\n", "\n", *["\r\n"] * 10])
 def test_aiortc_finds_the_same_fingerprint(session, medium, breaks):
     """aiortc builds the tunnel, so what it reads is what counts."""
     joints = iter(breaks)

@@ -6,11 +6,11 @@ Mutations that turn a test here red (gateway/protocol/ unless said); the vectors
 * strict_json: drop `_MAX_NUMBER_CHARS` in `_float` → json/float-of-5000-digits
 * key: drop `b64url_encode(data) != text` → base64/stray-bits
 * key: drop `0 < r < _ORDER` → none here: OpenSSL refuses as well (the check is a second wall)
-* key: drop `len(signature) != SIGNATURE_BYTES` → signature/63-bytes, signature/65-bytes
+* key: drop `len(signature) != SIGNATURE_BYTES` → signature/s-trimmed
 * key: drop the comparison with `_FIELD` → grant/cnf-beyond-the-prime
 * key: accept further members of a JWK → grant/cnf-with-private-part
-* envelope: `_FORM` with `$` for `\\Z` → base64/newline-behind
-* envelope: `set(header) >= _HEADER_FIELDS` → envelope/header-jwk, header-crit, …
+* envelope: `_FORM` with `$` for `\\Z` → none: `b64url_decode` refuses as well (a second wall)
+* envelope: `set(header) >= _HEADER_FIELDS` → envelope/header-jku, header-b64-false, …
 * envelope: drop `alg != "ES256"` → envelope/alg-none-lower-with-signature
 * envelope: parse before verifying → signature/payload-unparsable-and-unsigned
 * envelope: drop the epoch → grant/revoked-epoch; drop its exception → accepted/close-under-a-revoked-grant
@@ -24,7 +24,8 @@ Mutations that turn a test here red (gateway/protocol/ unless said); the vectors
 * decision/nonce: `>=` for `>` at LIFE_S → accepted/nonce-at-thirty-seconds
 * decision/nonce: drop `issued.kid != kid` → replay/nonce-of-another-key
 * decision/gate: `self.nonces.use` moved behind the agreement → state/… with `spends_nonce`
-* decision/gate: drop `check_shift` → grant/shift-over
+* decision/gate: drop `check_shift` → grant/shift-over; drop the epoch in `_trust` → trust/delivered-lower-epoch
+* decision/gate: `==` for `<=` of versions in `_newer` → agreement/older-version
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ def test_a_hostile_input_is_refused_with_its_code_at_once_and_without_effect(nam
         return
     assert delivery.same_facts, "a refusal changed what the gate decides by"
     assert delivery.same_nonces is not vector.get("spends_nonce", False)
+    assert delivery.code_again != "accepted", "refused once, taken when it came again"
+    if delivery.same_nonces and delivery.code_again is not None:
+        assert delivery.code_again == delivery.code
     if delivery.result.who is not None:
         assert vector["expect"] != "bad-signature", "a sender is named who proved nothing"
     # The best of three: the machine may be busy, and the first use of a library pays for its tables.

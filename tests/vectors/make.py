@@ -345,6 +345,7 @@ def signatures() -> None:
         ("s-beyond-n", "s beyond n."),
         ("swapped", "s before r."),
         ("r-trimmed", "r without its leading zero byte (F50)."),
+        ("s-trimmed", "s without its leading zero byte, which a lenient reader takes for the same number."),
         ("sha-384", "The right key, another hash."),
         ("digest-as-signature", "The digest in place of the signature."),
         ("flip:0", "The first bit flipped."),
@@ -408,7 +409,9 @@ def confusions() -> None:
             command={"kind": kind, "key": "operator", "header": {"typ": f"tillsyn.{typ}+jws"}})  # fmt: skip
     for kind in ("grant", "trust.put", "time", "time.ask", "refused", "accepted"):
         command(f"kind/{kind}-as-command", "A kind that no person may sign.", kind=kind, key="operator")
-    for kind in ("check.open", "trust.put", "time", "agreement.put"):
+    put("kind/trust.put-as-grant", "Even in front of a command, trust is the root's alone.", "command",
+        "unknown-key", grant={"kind": "trust.put", "key": "issuer"})  # fmt: skip
+    for kind in ("check.open", "time", "agreement.put"):
         put(f"kind/{kind}-as-grant", "The issuer's signature on another kind is no grant.", "command",
             grant={"kind": kind, "key": "issuer"})  # fmt: skip
     put("kind/grant-payload-as-time", "A grant's payload under the time statement's typ.", "statement",
@@ -832,6 +835,19 @@ def trusts() -> None:
     ):  # fmt: skip
         put(f"trust/{name}", about, "trust", expect, tokens=tokens)
     put("trust/tildes", "Only separators.", "trust", input=times(100_000, "~"))
+    for name, tokens, expect, about in (
+        ("newer", [{}], "accepted", "A newer statement is taken."),
+        ("rotated", [{"payload": new}, {"payload": new} | new_signs], "accepted", "New roots, signed by both."),
+        ("same-version", [{"payload": {"version": 1}}], "stale-version", "The version in force, once more."),
+        ("lower-epoch", [{"payload": {"epoch": 4}}], "stale-version", "It would bring dead grants back to life."),
+        ("by-the-issuer", [{"key": "issuer"}], "unknown-key", "The issuing key raises itself."),
+        ("by-an-operator", [{"key": "operator"}], "unknown-key", "A person."),
+        ("by-another-in-the-roots-name", [{"by": "other"}], "bad-signature", "In the root's name."),
+        ("rotated-without-second-signature", [{"payload": new}], "bad-signature", "Half a rotation."),
+        ("with-a-command-behind", [{}, {"kind": "check.open", "key": "operator"}], "malformed",
+         "A command behind a trust statement is not carried along."),
+    ):  # fmt: skip
+        put(f"trust/delivered-{name}", about, "command", expect, tokens=tokens)
     put("trust/rollback-to-the-old-root", "After the rotation the old root signs nothing more (F58).", "trust",
         "unknown-key", held=["new-root"], tokens=[{}])  # fmt: skip
 
