@@ -51,3 +51,9 @@ class RefusedError(UntrustedInputError):
         self.detail = detail
         self.re: str | None = None
         self.who: str | None = None
+
+    def again(self) -> RefusedError:
+        """The same refusal without where it was raised, to keep or to raise anew."""
+        same = RefusedError(self.code, self.detail)
+        same.re, same.who = self.re, self.who
+        return same

@@ -36,6 +36,7 @@ from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.decision.nonce import NonceBook
 from gateway.protocol import sdp
 from gateway.protocol.envelope import (
+    MAX_ENVELOPE_BYTES,
     GrantCache,
     TrustStore,
     VerifiedCommand,
@@ -185,7 +186,7 @@ class Gate:
     nonces: NonceBook = field(init=False)
     _asked: tuple[str, float] | None = None
     _grants: GrantCache = field(default_factory=GrantCache)
-    _refused: OrderedDict[bytes, RefusalCode] = field(default_factory=OrderedDict)
+    _refused: OrderedDict[bytes, RefusedError] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self.nonces = NonceBook(self.random_bytes)
@@ -194,15 +195,16 @@ class Gate:
 
     def receive(self, untrusted: bytes, *, now_s: float) -> Order:
         """Decide on one command; `now_s` is BOOTTIME. Raises RefusedError; only nonces are changed."""
+        if len(untrusted) > MAX_ENVELOPE_BYTES:
+            raise RefusedError(RefusalCode.MALFORMED, f"{len(untrusted)} bytes")
         name = sha256(untrusted).digest()
-        known = self._refused.get(name)
-        if known is not None:
-            raise RefusedError(known, "the same bytes were refused before")
+        if name in self._refused:
+            raise self._refused[name].again()
         try:
             return self._receive(untrusted, now_s)
         except RefusedError as refused:
             if refused.code in REFUSED_FOR_GOOD:
-                self._refused[name] = refused.code
+                self._refused[name] = refused.again()
                 if len(self._refused) > MAX_REMEMBERED:
                     self._refused.popitem(last=False)
             raise

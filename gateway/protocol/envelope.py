@@ -232,7 +232,8 @@ def make_trust(untrusted: bytes, roots: Mapping[str, VerifyingKey]) -> TrustStor
     """Read a root-signed trust statement; raises RefusedError.
 
     `untrusted` is one JWS, or two joined by `~` over the same payload where the set of roots changes: the first by a
-    root that is held, the second by one of the new set. Whether its version is high enough is the caller's to check.
+    root that is held, the second by one that is new (or by one that stays, where roots are only taken away): a root that
+    nobody can sign with must not come in. Whether its version is high enough is the caller's to check.
     """
     parts = untrusted.split(b"~")
     if len(parts) > 2:
@@ -242,7 +243,8 @@ def make_trust(untrusted: bytes, roots: Mapping[str, VerifyingKey]) -> TrustStor
     if set(new_roots) != set(roots):
         if len(parts) != 2:
             raise RefusedError(RefusalCode.BAD_SIGNATURE, "new roots need a new root's signature too")
-        if verify(parts[1], new_roots, TrustPut) != put:
+        fresh = {kid: key for kid, key in new_roots.items() if kid not in roots}
+        if verify(parts[1], fresh or new_roots, TrustPut) != put:
             raise RefusedError(RefusalCode.BAD_SIGNATURE, "the two signatures are over different statements")
     elif len(parts) != 1:
         raise RefusedError(RefusalCode.MALFORMED, "a second signature, and no new roots")

@@ -81,6 +81,7 @@ from gateway.services.guard_state import (
     load_ledger_key,
     load_trust,
     outcome_of,
+    provisioned_trust,
     read_ledger,
     remember,
     software_version,
@@ -986,11 +987,16 @@ def assemble(
     chronicle = Chronicle(None, boot, software_version())
     obstacle: RefusalCode | None = None
     past = Remembered.nothing()
-    trust = load_trust(config, 0)
+    trust = provisioned_trust(config)
     try:
         ledger = Ledger.open(ledger_path(config), load_ledger_key(Path(config.ledger_key), config.gateway))
         chronicle.ledger = ledger
         past = remember(config, read_ledger(config))
+    except IntegrityError as exc:
+        LOG.error("integrity alarm: %s", exc)
+        obstacle = RefusalCode.INTEGRITY_ALARM
+    try:
+        # Also beside a ledger that can't be believed: whoever may stop things must still be heard.
         trust = load_trust(config, past.trust_version)
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
@@ -1000,7 +1006,9 @@ def assemble(
     if obstacle is not None:
         chronicle.append(RecordKind.TAMPER, now_s, clock, why=obstacle.value)
     if past.unclosed is not None:
-        recovered = close_recovered(chronicle, past.unclosed, past.last_seen or past.unclosed, now_s, clock)
+        recovered = close_recovered(
+            chronicle, past.unclosed, past.last_seen or past.unclosed, now_s, clock, verdict=past.unclosed_verdict
+        )
         past.history[:] = [*(a for a in past.history if a.outcome != "open"), recovered]
     chronicle.checkpoint()
     gate = Gate(

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -105,17 +105,22 @@ def load_roots(path: Path) -> dict[str, VerifyingKey]:
     return {key.kid: key for key in keys}
 
 
+def provisioned_trust(config: GuardConfig) -> TrustStore:
+    """The first trust statement. Raises ConfigError when it is not these roots': nobody could be believed then."""
+    roots = load_roots(Path(config.roots))
+    try:
+        return make_trust(Path(config.trust).read_bytes(), roots)
+    except (OSError, RefusedError) as exc:
+        raise ConfigError(f"{config.trust}: not a trust statement of these roots ({exc})") from exc
+
+
 def load_trust(config: GuardConfig, high_water: int) -> TrustStore:
     """The provisioned trust statement, and every later one in turn, each verified under the roots of the one before.
 
-    Raises ConfigError when the provisioned one is not these roots': without it nobody could be believed. Raises
-    IntegrityError when the chain is broken, or ends below the version that the ledger has seen in force.
+    Raises ConfigError as `provisioned_trust` does. Raises IntegrityError when the chain is broken, or ends below the
+    version that the ledger has seen in force.
     """
-    roots = load_roots(Path(config.roots))
-    try:
-        trust = make_trust(Path(config.trust).read_bytes(), roots)
-    except (OSError, RefusedError) as exc:
-        raise ConfigError(f"{config.trust}: not a trust statement of these roots ({exc})") from exc
+    trust = provisioned_trust(config)
     try:
         for statement in _trust_statements(config):
             later = make_trust(statement, trust.roots)
@@ -211,6 +216,8 @@ class Remembered:
     agreement_version: int = 0
     trust_version: int = 0
     withdrawn_unix_s: float | None = None
+    unclosed_verdict: str | None = None
+    """What was signed about the check that was never closed."""
 
     @classmethod
     def nothing(cls) -> Remembered:
@@ -219,9 +226,18 @@ class Remembered:
 
 
 def close_recovered(
-    chronicle: Chronicle, opened: Record, last_seen: Record, boottime_s: float, clock: IntervalClock
+    chronicle: Chronicle,
+    opened: Record,
+    last_seen: Record,
+    boottime_s: float,
+    clock: IntervalClock,
+    *,
+    verdict: str | None = None,
 ) -> Attempt:
-    """Write the `closed` record that a cut prevented; its length is known to HEARTBEAT_EVERY_S, from below."""
+    """Write the `closed` record that a cut prevented; its length is known to HEARTBEAT_EVERY_S, from below.
+
+    A verdict that was given before the cut counts: who was seen is not looked at again.
+    """
     watched_s = max(0.0, last_seen.boottime - opened.boottime) if last_seen.boot == opened.boot else 0.0
     chronicle.append(
         RecordKind.CLOSED,
@@ -241,7 +257,7 @@ def close_recovered(
         opened.attempt or 1,
         opened.time_lo,
         clock.interval(boottime_s).lo_unix_s,
-        outcome_of(Why.RECOVERED, watched_s),
+        outcome_of(verdict or Why.RECOVERED, watched_s),
     )
 
 
@@ -274,6 +290,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
             case _:
                 pass
     unclosed = unclosed_check(kept)
+    verdicts = _verdicts(kept)
     return Remembered(
         agreement=_load_agreement(config, digest),
         history=attempts(kept, floor_unix_s - HISTORY_S),
@@ -284,12 +301,26 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         agreement_version=agreement_version,
         trust_version=trust_version,
         withdrawn_unix_s=withdrawn_unix_s,
+        unclosed_verdict=None if unclosed is None else verdicts.get(unclosed.opened.check or ""),
     )
 
 
-def attempts(records: Iterable[StoredRecord], since_unix_s: float) -> list[Attempt]:
+def _verdicts(records: Iterable[StoredRecord]) -> dict[str, str]:
+    """Check id to the word of its verdict, whatever ended it in the end."""
+    return {
+        stored.body.check: stored.body.why
+        for stored in records
+        if stored.body is not None
+        and stored.body.kind is RecordKind.VERDICT
+        and stored.body.check is not None
+        and stored.body.why is not None
+    }
+
+
+def attempts(records: Sequence[StoredRecord], since_unix_s: float) -> list[Attempt]:
     """The attempts in the ledger; one that was never closed counts as running until its recovery record is written."""
     found: dict[str, Attempt] = {}
+    verdicts = _verdicts(records)
     for stored in records:
         record = stored.body
         if record is None or record.check is None or record.time_lo < since_unix_s:
@@ -307,7 +338,7 @@ def attempts(records: Iterable[StoredRecord], since_unix_s: float) -> list[Attem
                 opened.attempt,
                 opened.opened_unix_s,
                 record.time_lo,
-                outcome_of(record.why or "", record.watched_s or 0.0),
+                outcome_of(verdicts.get(record.check, record.why or ""), record.watched_s or 0.0),
             )
     return list(found.values())
 

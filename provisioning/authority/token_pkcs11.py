@@ -129,6 +129,8 @@ def _pin_path(source: str) -> Path:
 
 def read_pin(address: TokenAddress) -> str:
     """The PIN from its file, or from the terminal. Raises ConfigError when there is neither."""
+    if not address.module.is_file():
+        raise ConfigError(f"{address.module}: no such library; module-path names the token's PKCS #11 module")
     if address.pin_source is None:
         try:
             # Standard input may be a pipe with a JWK in it; the terminal is still there to ask at.
@@ -224,8 +226,6 @@ def _session(address: TokenAddress, pin: str, *, write: bool = False) -> Iterato
         raise ConfigError(
             "keys in tokens need python-pkcs11: install the extra `pkcs11` (pip install 'tillsyn-gateway[pkcs11]')"
         ) from exc
-    if not address.module.is_file():
-        raise ConfigError(f"{address.module}: no such library; module-path names the token's PKCS #11 module")
     session = None
     try:
         library = _first(lambda: pkcs11.lib(str(address.module)), pkcs11, f"{address.module}: does not load")

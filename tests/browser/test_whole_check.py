@@ -68,6 +68,8 @@ def test_an_operator_in_chromium_signs_plays_says_seen_and_reads_the_log(tmp_pat
             await expect(start).to_be_enabled(timeout=10_000)
             await page.screenshot(path=shots / "2-home.png")
 
+            # An operator reads the page before *Start*; meanwhile the home prepares what can be prepared.
+            await asyncio.sleep(2.0)
             await start.click()
             stats = await _until_decoded(page, 20, 15.0)
             assert stats["codec"] == "video/H264"

@@ -1083,11 +1083,11 @@ class World:
             consent={"resident": person, "cohabitant": None},
         )
 
-    def try_open(self) -> bool:
-        """A challenge and a good opening of what is due, which is agreed anew when nothing is."""
+    def try_open(self, *, fresh: bool = True) -> bool:
+        """A challenge and a good opening of what is due, which is agreed anew when nothing is and `fresh` says so."""
         reply = self.challenge()
         due = self.due_now(reply)
-        if due is None:
+        if due is None and fresh:
             self.put(self.fresh_agreement())
             reply = self.challenge()
             due = self.due_now(reply)
@@ -1365,6 +1365,8 @@ class Judge:
     def _read(self, *, everything: bool = False) -> None:
         disk = self.world.disk
         self._seen_changes = disk.changes
+        if self.tampered:
+            return
         for path in sorted((self.world.ledger_dir / "segments").glob("*.log")):
             size = path.stat().st_size if everything else disk.synced.get(path, 0)
             offset = self._offsets.get(path, 0)

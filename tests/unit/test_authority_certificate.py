@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from authority_support import Ceremony
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
+from test_authority_files import Ceremony
 
 from gateway.core.error import ConfigError
 from gateway.protocol.message import GatewayId
@@ -38,8 +38,8 @@ def ceremony(tmp_path, capfd):
 
 
 BAD_IDS = [
-    "", "gw-", "gw-A", "GW-a", "gw-a b", "gw-+", "gw-#", "#", "+", "$SYS", "gw-a/command", "%u", "gw-%u", "gw-a\n", "gw-ä",
-    "gw-" + "a" * 41, "a", "broker", "Centre", "gw-a\x00", "gw_a",
+    "", "gw-", "gw-A", "GW-a", "gw-a b", "gw-+", "gw-#", "#", "+", "$SYS", "gw-a/command", "%u", "gw-%u", "gw-a\n",
+    "gw-ä", "gw-" + "a" * 41, "a", "broker", "Centre", "gw-a\x00", "gw_a",
 ]  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def test_every_command_has_a_help_that_says_what_it_does(ceremony):
     ):  # fmt: skip
         answer = ceremony(*words, "--help")
         assert answer.status == 0
-        assert len(answer.out) > 200
+        assert len(answer.out) > 150
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from authority_support import Ceremony
+from test_authority_files import Ceremony
 
 from gateway.protocol.envelope import verify
 from gateway.protocol.key import SigningKey, VerifyingKey
@@ -65,7 +65,10 @@ def test_a_grant_for_nothing_is_refused(ceremony):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("home", "gw-A"), ("home", "#"), ("home", "gw-+"), ("group", "a b"), ("who", "Anna Svensson"), ("who", ""), ("epoch", "-1")],
+    [
+        ("home", "gw-A"), ("home", "#"), ("home", "gw-+"), ("group", "a b"), ("who", "Anna Svensson"), ("who", ""),
+        ("epoch", "-1"),
+    ],
 )  # fmt: skip
 def test_what_a_device_would_call_malformed_is_not_signed(ceremony, name, value):
     answer = grant(ceremony, **{name: value})

@@ -19,7 +19,7 @@ import json
 import time
 
 import pytest
-from authority_support import Ceremony, private
+from test_authority_files import Ceremony, private
 
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.protocol.envelope import make_trust, sign, verify_command
