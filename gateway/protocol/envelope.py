@@ -232,8 +232,8 @@ def make_trust(untrusted: bytes, roots: Mapping[str, VerifyingKey]) -> TrustStor
     """Read a root-signed trust statement; raises RefusedError.
 
     `untrusted` is one JWS, or two joined by `~` over the same payload where the set of roots changes: the first by a
-    root that is held, the second by one that is new (or by one that stays, where roots are only taken away): a root that
-    nobody can sign with must not come in. Whether its version is high enough is the caller's to check.
+    root that is held, the second by one that is new (or by one that stays, where roots are only taken away), so that no
+    root comes in that nobody can sign with. Whether its version is high enough is the caller's to check.
     """
     parts = untrusted.split(b"~")
     if len(parts) > 2:
