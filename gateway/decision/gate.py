@@ -22,6 +22,7 @@ from typing import Final
 from gateway.agreement import (
     Agreement,
     Attempt,
+    Consent,
     DueItem,
     LocalState,
     Occasion,
@@ -183,6 +184,8 @@ class Gate:
     """The highest version of an agreement that was ever in force here, whether or not it can still be read."""
     withdrawn_unix_s: float | None = None
     """When the resident withdrew, at the latest; None where nobody did."""
+    withdrawn_consents: frozenset[str] = frozenset()
+    """Digests of the consents that were withdrawn: none of them lifts a withdrawal, whatever was agreed in between."""
     nonces: NonceBook = field(init=False)
     _asked: tuple[str, float] | None = None
     _grants: GrantCache = field(default_factory=GrantCache)
@@ -253,7 +256,7 @@ class Gate:
         if not self.local.withdrawn or resident is None or resident.given is None:
             return False
         old = self.agreement.consent.resident if self.agreement is not None else None
-        if old is not None and old.ref == resident.ref:
+        if (old is not None and old.ref == resident.ref) or _consent_digest(resident) in self.withdrawn_consents:
             return False
         if self.withdrawn_unix_s is None:
             return False
@@ -272,10 +275,18 @@ class Gate:
         self.trust = trust
         self._refused.clear()
 
-    def take_withdrawal(self, *, now_s: float) -> None:
-        """The resident withdraws, at the device or through the centre."""
+    def take_withdrawal(self, *, now_s: float) -> str | None:
+        """The resident withdraws, at the device or through the centre; the withdrawn consent's digest, if there is one.
+
+        It must be kept: see `withdrawn_consents`.
+        """
+        resident = None if self.agreement is None else self.agreement.consent.resident
+        digest = None if resident is None else _consent_digest(resident)
+        if digest is not None:
+            self.withdrawn_consents |= {digest}
         self.local = LocalState(withdrawn=True, paused_until_unix_s=self.local.paused_until_unix_s)
         self.withdrawn_unix_s = self.clock.interval(now_s).lo_unix_s
+        return digest
 
     def take_pause(self, duration_s: float, *, now_s: float) -> float | None:
         """Not tonight: pause for `duration_s` from now; Unix seconds, or None for until the clock knows the time.
@@ -399,6 +410,10 @@ class Gate:
             for item in self.due(now_s=now_s)
             if item.status in ("due", "recheck", "soon")
         )
+
+
+def _consent_digest(consent: Consent) -> str:
+    return sha256((consent.ref or "").encode()).hexdigest()
 
 
 def _is_trust_statement(untrusted: bytes) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import msgspec
 from gateway.core.error import IntegrityError
 
 CONTROL_SOCKET = Path("/run/tillsyn/control.sock")
+LEDGER_ACTIONS = "tillsyn.ledger_actions"
+"""Entry-point group of modules whose `register(actions)` adds actions to `tillsyn ledger`."""
 
 
 def register(commands: Any) -> None:
@@ -57,6 +61,19 @@ def register(commands: Any) -> None:
     verify.add_argument("--key", metavar="VKEY", help="the device's public ledger key, got by another way")
     verify.add_argument("--json", action="store_true", help="print one JSON object")
     verify.set_defaults(run=_verify)
+    _register_more(actions)
+
+
+def _register_more(actions: Any) -> None:
+    # By entry point, because this package must not import the centre's; a package that is not shipped adds nothing.
+    for name in sorted({entry.value for entry in entry_points(group=LEDGER_ACTIONS)}):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as exc:
+            if exc.name is not None and name.startswith(exc.name):
+                continue
+            raise
+        module.register(actions)
 
 
 def _service(options: argparse.Namespace) -> int:
@@ -149,5 +166,10 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"verified": True, **msgspec.to_builtins(report)}))
     else:
-        print(f"verified: {report}")
+        print(f"verified: {report.size} records, none changed, removed, added or moved")
+        if report.erased:
+            print(f"  {report.erased} of them were erased after their time; their places are whole")
+        print(f"  signed up to record {report.checkpoint_size} by key {report.key_id}; {report.uncovered} since then")
+        if report.torn_tail_bytes:
+            print(f"  {report.torn_tail_bytes} bytes of a last line that a cut tore are not counted")
     return 0

@@ -360,9 +360,9 @@ class Guard:
     def _withdraw(self, *, why: str, who: str | None = None, role: str | None = None) -> None:
         """First the camera, then the state, then the record: nothing that fails may leave it on."""
         self._dispatch(machine.Fault(Why.RESIDENT_STOPPED))
-        self.gate.take_withdrawal(now_s=self.now())
+        digest = self.gate.take_withdrawal(now_s=self.now())
         self._hello_due_s = 0.0
-        self._append(RecordKind.WITHDRAWN, who=who, role=role, why=why)
+        self._append(RecordKind.WITHDRAWN, who=who, role=role, why=why, digest_of=digest)
         self._checkpoint()
 
     # The resident's hand
@@ -1022,6 +1022,7 @@ def assemble(
         obstacle=obstacle,
         version_floor=past.agreement_version,
         withdrawn_unix_s=past.withdrawn_unix_s,
+        withdrawn_consents=past.withdrawn_consents,
     )
     return Guard(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
 

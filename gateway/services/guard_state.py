@@ -216,6 +216,7 @@ class Remembered:
     agreement_version: int = 0
     trust_version: int = 0
     withdrawn_unix_s: float | None = None
+    withdrawn_consents: frozenset[str] = frozenset()
     unclosed_verdict: str | None = None
     """What was signed about the check that was never closed."""
 
@@ -268,6 +269,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     digest: str | None = None
     agreement_version = trust_version = 0
     withdrawn_unix_s: float | None = None
+    withdrawn_consents: frozenset[str] = frozenset()
     paused_until_unix_s: float | None = None
     for stored in kept:
         record = stored.body
@@ -280,6 +282,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
                 trust_version = max(trust_version, record.version or 0)
             case RecordKind.WITHDRAWN:
                 withdrawn_unix_s = record.time_lo
+                withdrawn_consents |= {record.digest_of} if record.digest_of is not None else set()
             case RecordKind.CONSENT:
                 withdrawn_unix_s = None
             case RecordKind.PAUSED if record.why == "local":
@@ -301,6 +304,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         agreement_version=agreement_version,
         trust_version=trust_version,
         withdrawn_unix_s=withdrawn_unix_s,
+        withdrawn_consents=withdrawn_consents,
         unclosed_verdict=None if unclosed is None else verdicts.get(unclosed.opened.check or ""),
     )
 
