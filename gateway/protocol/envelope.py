@@ -235,7 +235,7 @@ def make_trust(untrusted: bytes, roots: Mapping[str, VerifyingKey]) -> TrustStor
     root that is held, the second by one that is new (or by one that stays, where roots are only taken away), so that no
     root comes in that nobody can sign with. Whether its version is high enough is the caller's to check.
     """
-    parts = untrusted.split(b"~")
+    parts = untrusted.split(b"~", 2)  # a third part is refused unseen, so a million of them cost nothing
     if len(parts) > 2:
         raise RefusedError(RefusalCode.MALFORMED, "more than two signatures")
     put = verify(parts[0], roots, TrustPut)

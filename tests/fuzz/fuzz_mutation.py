@@ -50,7 +50,9 @@ def changed_json(original: bytes, random: Random) -> bytes | None:
         return None
     try:
         text = json.dumps(
-            changed_value(value, random), ensure_ascii=random.random() < 0.7, separators=random.choice(((",", ":"), None))
+            changed_value(value, random),
+            ensure_ascii=random.random() < 0.7,
+            separators=random.choice(((",", ":"), None)),
         )
     except (ValueError, RecursionError):
         return None
@@ -113,7 +115,9 @@ def _near(old: Any, random: Random) -> Any:
             return old * random.choice((-1.0, 0.5, 2.0)) + random.choice((0.0, 1e-9, 1.0))
         case str():
             at = random.randrange(len(old) + 1)
-            letter = random.choice(("", "\n", "\r\n", "0", "9", "-", "=", ";", ",", "Z", "\u0660", "\x0c", "~", ".", "A"))
+            letter = random.choice(
+                ("", "\n", "\r\n", "0", "9", "-", "=", ";", ",", "Z", "\u0660", "\x0c", "~", ".", "A")
+            )
             return old[:at] + letter + old[at + random.randrange(3) :]
         case bytes():
             return changed_bytes(old, random)

@@ -1107,6 +1107,11 @@ class World:
         return eye is not None and eye.sensor and eye.frames > 0
 
     @property
+    def guard_version(self) -> int:
+        """The version of the agreement in force, by the ledger."""
+        return 0 if self.judge.agreement is None else int(self.judge.agreement["version"])
+
+    @property
     def sensor_on(self) -> bool:
         return any(eye.sensor for eye in self.eyes)
 
