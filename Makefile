@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 APT_PACKAGES := mosquitto python3-venv
-APT_TEST_PACKAGES := chromium nodejs npm shellcheck util-linux iproute2 procps
+APT_TEST_PACKAGES := chromium nodejs npm shellcheck strace util-linux iproute2 procps softhsm2
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ apt:
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || $(APT) $(APT_PACKAGES); } >&2
 
 apt-test: apt
-	@for program in chromium node npm shellcheck unshare nsenter ip; do \
+	@for program in chromium node npm shellcheck strace softhsm2-util unshare nsenter ip; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
 	[ -z "$$missing" ] || $(APT) $(APT_TEST_PACKAGES); } >&2
 

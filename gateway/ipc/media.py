@@ -69,7 +69,7 @@ def sealed(datagram: bytes) -> bytes:
 
 def from_eye(data: bytes) -> bytes | Gather | Connect:
     """A sealed datagram, or a word. Raises ValueError when it is neither."""
-    if data[0] == SEALED:
+    if data and data[0] == SEALED:
         return data[1:]
     try:
         return _from_eye.decode(_body(data))
@@ -79,7 +79,7 @@ def from_eye(data: bytes) -> bytes | Gather | Connect:
 
 def from_link(data: bytes) -> bytes | Gathered | Connected | Failed:
     """A sealed datagram, or a word. Raises ValueError when it is neither."""
-    if data[0] == SEALED:
+    if data and data[0] == SEALED:
         return data[1:]
     try:
         return _from_link.decode(_body(data))
@@ -155,6 +155,6 @@ class MediaSocket:
 
 
 def _body(data: bytes) -> bytes:
-    if data[0] != CONTROL or len(data) > MAX_CONTROL_BYTES:
+    if not data or data[0] != CONTROL or len(data) > MAX_CONTROL_BYTES:
         raise ValueError("neither a sealed datagram nor a word")
     return data[1:]

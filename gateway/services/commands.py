@@ -70,7 +70,7 @@ def _register_more(actions: Any) -> None:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as exc:
-            if exc.name is not None and name.startswith(exc.name):
+            if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
                 continue
             raise
         module.register(actions)

@@ -10,6 +10,8 @@ Mutations that turn a test here red (provisioning/authority/broker_config.py):
 * drop `use_username_as_clientid` → test_a_client_id_of_another_home_gives_nothing
 * drop `require_certificate` → test_who_has_no_certificate_of_our_ca_is_not_let_in
 * drop `acl_file` → test_each_gateway_writes_its_own_branch_only
+* drop `tls_version` → test_nothing_older_than_tls_1_3_is_spoken
+* raise `message_size_limit` and `max_packet_size` (either alone still holds) → test_a_message_larger_than_the_limit…
 * x509.py: a server's certificate for clients too → test_who_has_no_certificate_of_our_ca_is_not_let_in
 """
 

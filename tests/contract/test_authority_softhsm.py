@@ -254,7 +254,7 @@ def test_a_pin_file_that_others_may_read_or_that_holds_no_pin_is_refused(hsm, mo
 def test_a_pin_on_the_command_line_is_refused_and_not_repeated(hsm):
     begun(hsm)
     said = refused_statement(hsm, f"{uri(hsm, 'r1', pin='')}&pin-value={PIN}")
-    assert "pin-value" in said
+    assert "pin-value is refused" in said
     assert PIN not in said
 
 

@@ -6,7 +6,7 @@ Mutations that turn a test here red (provisioning/authority/trust_statement.py u
 * `sign_with(put, second)` with `root` in its place → test_a_chain_of_three_roots…
 * `read_previous` believing the statement's own roots → test_a_previous_statement_that_somebody_made_up_is_refused
 * drop `coming - {…}` → test_a_root_that_comes_must_sign_itself
-* drop the comparison of the two payloads → test_a_previous_statement_of_two_contents_is_refused
+* drop the comparison of the two payloads → test_a_previous_statement_with_a_foreign_first_half_is_refused
 * act.py: `_revoke` with epoch + 0 → test_a_revocation_kills_every_earlier_grant
 * act.py: `rotate-root` keeps the old root → test_a_chain_of_three_roots…
 * act.py: drop `out.exists()` and let `write_public` replace → test_no_statement_is_overwritten
@@ -212,6 +212,16 @@ def test_a_previous_statement_of_two_contents_is_refused(begun):
         sign(TrustPut(version=2, epoch=0, **keys), root) + b"~" + sign(TrustPut(version=3, epoch=0, **keys), stranger)
     )
     assert follow(begun, act=("revoke",), previous="two.jws").status == 1
+
+
+def test_a_previous_statement_with_a_foreign_first_half_is_refused(begun):
+    begun.key("root", "r2")
+    assert follow(begun, "--new-root", begun.path("r2/root.pem"), act=("rotate-root",)).status == 0
+    first_half = begun.path("trust-1.jws").read_bytes()
+    begun.path("odd.jws").write_bytes(first_half + b"~" + begun.path("trust-2.jws").read_bytes().split(b"~")[1])
+    answer = follow(begun, act=("revoke",), root="r2", previous="odd.jws", out="trust-3.jws")
+    assert answer.status == 1
+    assert "different statements" in answer.err
 
 
 @pytest.mark.parametrize("spoil", [lambda raw: raw + b"\n", lambda raw: raw[:-1], lambda raw: raw * 3, lambda raw: b""])

@@ -15,11 +15,10 @@ from guard_harness import (
     AUDIENCE,
     LONG_AGO,
     World,
-    agreement_of,
     answer_of,
     line_of,
 )
-from hypothesis import HealthCheck, settings, target
+from hypothesis import HealthCheck, Phase, settings, target
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -27,6 +26,8 @@ from gateway.ipc import frame
 from gateway.protocol.message import Accepted, AgreementPut, Challenged, Role, Verdict
 
 EXAMPLES = int(os.environ.get("GUARD_EXAMPLES", "60"))
+SHRINK = os.environ.get("GUARD_SHRINK", "1") == "1"
+"""A mutation needs no short history."""
 STEPS = 40
 QUIET_S = 25.0
 BASES = (
@@ -183,10 +184,18 @@ class GuardHistories(RuleBasedStateMachine):
     # Openings
 
     @rule(
-        flaw=st.sampled_from((None, None, *GRANT_FLAWS, *COMMAND_FLAWS, "version", "other key's nonce")), wait_s=SHORT_S
+        flaw=st.sampled_from((None, None, *GRANT_FLAWS, *COMMAND_FLAWS, "version", "other key's nonce")),
+        wait_s=SHORT_S,
+        mended=st.booleans(),
     )
-    def opening(self, flaw, wait_s):
+    def opening(self, flaw, wait_s, mended):
+        """Right, or wrong in one thing; where all was mended before, that one thing is all that speaks against it."""
         world = self.world
+        if mended:
+            world.mend()
+            world.close_check()
+            world.advance(3.0)
+            world.put(world.fresh_agreement())
         if flaw == "epoch" and world.trust_epoch == 0:
             flaw = None
         challenged = world.challenge()
@@ -396,6 +405,7 @@ def test_in_every_history_the_sensor_is_on_only_when_it_may_be():
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
+            phases=tuple(Phase) if SHRINK else (Phase.explicit, Phase.reuse, Phase.generate),
         ),
     )
     # A run in which little was opened would say little.
