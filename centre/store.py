@@ -11,8 +11,9 @@ here: a store that can't write must end the process.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from gateway.protocol.message import Challenged, Closed, Grant, Hello
+from gateway.protocol.message import Challenged, Closed, DueFact, Grant, Hello, Word
 
 METADATA: Final = sa.MetaData()
 
@@ -140,6 +141,122 @@ ALARMS: Final = sa.Table(
 )
 
 
+WITNESSED: Final = sa.Table(
+    "witnessed",
+    METADATA,
+    # The newest checkpoint that was found consistent, and the tree over the lines that were compared with it.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("root_hex", sa.String(64), nullable=False),
+    # With our cosignature as its last line, where the centre has a witness key.
+    sa.Column("note", sa.String(8192), nullable=False),
+    sa.Column("is_cosigned", sa.Boolean, nullable=False),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("lines_size", sa.Integer, nullable=False),
+    sa.Column("peaks_hex", sa.String(4096), nullable=False),
+)
+DISABLED: Final = sa.Table(
+    "disabled",
+    METADATA,
+    # Never deleted: a home comes back by a higher install_epoch, and what happened before stays to be read.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("why", sa.String(40), nullable=False),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("known_size", sa.Integer, nullable=False),
+    sa.Column("note_sha256", sa.String(64), nullable=False),
+)
+RECONCILIATIONS: Final = sa.Table(
+    "reconciliations",
+    METADATA,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("lines", sa.Integer, nullable=False),
+    sa.Column("witnessed_size", sa.Integer),
+    sa.Column("silent_s", sa.Float),
+    sa.Column("findings", sa.String(200), nullable=False),
+)
+AGREEMENTS: Final = sa.Table(
+    "agreements",
+    METADATA,
+    # A row without `accepted_unix_s` went to the home and is not known to be in force.
+    sa.Column("correlation", sa.String(32), primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False, index=True),
+    sa.Column("install_epoch", sa.Integer, nullable=False),
+    sa.Column("agreement", sa.String(64), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("agreement_json", sa.String(16384), nullable=False),
+    sa.Column("sent_unix_s", sa.Float, nullable=False),
+    sa.Column("accepted_unix_s", sa.Float),
+)
+OCCASION_FACTS: Final = sa.Table(
+    "occasion_facts",
+    METADATA,
+    # What a home signed about one occasion. `what` is "asked" (an opening; `ref` is the command's correlation, `word` a
+    # refusal code or "check.opened"), "check" (ended; check id, outcome) or "said" (of its list; line and occasion,
+    # status).
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("what", sa.String(8), primary_key=True),
+    sa.Column("ref", sa.String(120), primary_key=True),
+    sa.Column("line", sa.String(64), nullable=False),
+    sa.Column("occasion", sa.String(40), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("word", sa.String(40)),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("closes_unix_s", sa.Float),
+)
+sa.Index("occasion_facts_by_time", OCCASION_FACTS.c.gateway, OCCASION_FACTS.c.at_unix_s)
+JUDGED: Final = sa.Table(
+    "judged",
+    METADATA,
+    # Every occasion that began before `until_unix_s` has been judged for good; nothing can be missed before
+    # `look_unix_s`.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("until_unix_s", sa.Float, nullable=False),
+    sa.Column("look_unix_s", sa.Float, nullable=False),
+)
+HANDOVERS: Final = sa.Table(
+    "handovers",
+    METADATA,
+    # Rows are never deleted, and `state` moves open, acknowledged, done only.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("install_epoch", sa.Integer, nullable=False),
+    sa.Column("line", sa.String(64), nullable=False),
+    sa.Column("occasion", sa.String(64), nullable=False),
+    sa.Column("reason", sa.String(40), nullable=False),
+    sa.Column("unit", sa.String(64)),
+    sa.Column("steps_json", sa.String(4096), nullable=False),
+    sa.Column("within_min", sa.Integer, nullable=False),
+    sa.Column("created_unix_s", sa.Float, nullable=False),
+    sa.Column("deadline_unix_s", sa.Float, nullable=False),
+    sa.Column("escalates_unix_s", sa.Float, nullable=False),
+    sa.Column("escalations", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("acknowledged_by", sa.String(64)),
+    sa.Column("acknowledged_unix_s", sa.Float),
+    sa.Column("done_by", sa.String(64)),
+    sa.Column("done_unix_s", sa.Float),
+    sa.Column("outcome", sa.String(40)),
+    sa.Column("since", sa.String(40)),
+    sa.UniqueConstraint("gateway", "install_epoch", "line", "occasion"),
+)
+HANDOVER_EVENTS: Final = sa.Table(
+    "handover_events",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("handover", sa.String(64), nullable=False, index=True),
+    sa.Column("what", sa.String(40), nullable=False),
+    sa.Column("who", sa.String(64)),
+    sa.Column("word", sa.String(40)),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
     """One ledger line as it came, and the fields that the console lists. All but `seq` and `raw` may be missing."""
@@ -153,6 +270,83 @@ class LedgerRow:
     time_lo_unix_s: float | None = None
     watched_s: float | None = None
     frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedOpening:
+    """Which attempt at which occasion a `check.open` asks for; kept, because the home's refusal does not say it."""
+
+    install_epoch: int
+    line: str
+    occasion: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentAgreement:
+    """An agreement on its way to a home. `agreement_json` is at most 16 KiB."""
+
+    install_epoch: int
+    agreement: str
+    version: int
+    agreement_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverStart:
+    """Everything about a hand-over that is known when it begins; `steps` is of msgspec's built-in types."""
+
+    id: str
+    gateway: str
+    install_epoch: int
+    line: str
+    occasion: str
+    reason: str
+    unit: str | None
+    steps: Sequence[Mapping[str, Any]]
+    within_min: int
+    created_unix_s: float
+
+
+class Witnessing:
+    """One home's witness state inside one writing transaction; made by `Store.witnessing`."""
+
+    def __init__(self, connection: sa.Connection, gateway: str, install_epoch: int) -> None:
+        self._connection = connection
+        self._key = {"gateway": gateway, "install_epoch": install_epoch}
+
+    def newest(self) -> dict[str, Any] | None:
+        """The row of `witnessed`, or None if this home's log was never witnessed."""
+        query = sa.select(WITNESSED).filter_by(**self._key)
+        row = self._connection.execute(query).mappings().first()
+        return None if row is None else dict(row)
+
+    def lines(self, first: int, end: int) -> list[bytes] | None:
+        """The raw lines `first` to `end` - 1, or None if one is missing."""
+        table = LEDGER_RECORDS.c
+        query = (
+            sa.select(table.raw)
+            .where(table.gateway == self._key["gateway"], table.seq >= first, table.seq < end)
+            .order_by(table.seq)
+        )
+        raws = [bytes(raw) for raw in self._connection.execute(query).scalars()]
+        return raws if len(raws) == end - first else None
+
+    def keep(self, **values: Any) -> None:
+        """Replace the row of `witnessed`; all its columns but the key."""
+        self._connection.execute(sa.delete(WITNESSED).filter_by(**self._key))
+        self._connection.execute(sa.insert(WITNESSED).values(self._key | values))
+
+    def put_checkpoint(self, note: str, *, note_sha256: str, now_unix_s: float) -> bool:
+        """Keep a checkpoint as it came; False when it was known byte for byte."""
+        return _put_checkpoint(self._connection, self._key["gateway"], note, note_sha256, now_unix_s)
+
+    def disable(self, why: str, *, known_size: int, note_sha256: str, now_unix_s: float) -> None:
+        """Nothing opens in this installation any more; the first reason stays."""
+        values = {"why": why, "at_unix_s": now_unix_s, "known_size": known_size, "note_sha256": note_sha256}
+        known = sa.select(DISABLED.c.why).filter_by(**self._key)
+        if self._connection.execute(known).first() is None:
+            self._connection.execute(sa.insert(DISABLED).values(self._key | values))
 
 
 class Store:
@@ -191,6 +385,8 @@ class Store:
                 connection.execute(sa.insert(HOMES).values(blank))
             elif any(known[name] != value for name, value in identity.items()):
                 connection.execute(sa.update(HOMES).where(HOMES.c.gateway == gateway).values(blank))
+                if install_epoch > known["install_epoch"]:
+                    _set_ledger_aside(connection, gateway, known["install_epoch"])
 
     def set_online(self, gateway: str, *, online: bool) -> None:
         with self._writing() as connection:
@@ -219,6 +415,8 @@ class Store:
                 "due_json": msgspec.json.encode(hello.due).decode(),
             }
             connection.execute(sa.update(HOMES).where(HOMES.c.gateway == hello.gateway).values(values))
+            _confirm_agreement(connection, hello, now_unix_s)
+            _put_said(connection, hello.gateway, hello.install_epoch, hello.due, now_unix_s)
         return True
 
     def take_challenged(self, challenged: Challenged, *, now_unix_s: float) -> None:
@@ -284,9 +482,28 @@ class Store:
             )
 
     def put_command(
-        self, correlation: bytes, *, command_sha256: str, gateway: str, kind: str, who: str, jti: str, now_unix_s: float
+        self,
+        correlation: bytes,
+        *,
+        command_sha256: str,
+        gateway: str,
+        kind: str,
+        who: str,
+        jti: str,
+        now_unix_s: float,
+        opening: AskedOpening | None = None,
+        agreement: SentAgreement | None = None,
     ) -> None:
+        """Enter a command before it goes out, with what of its content is needed once the home has answered."""
         with self._writing() as connection:
+            if opening is not None:
+                values = {column: getattr(opening, column) for column in AskedOpening.__slots__}
+                values |= {"what": "asked", "ref": correlation.hex(), "at_unix_s": now_unix_s}
+                connection.execute(sa.insert(OCCASION_FACTS).values(gateway=gateway, **values))
+            if agreement is not None:
+                values = {column: getattr(agreement, column) for column in SentAgreement.__slots__}
+                values |= {"correlation": correlation.hex(), "sent_unix_s": now_unix_s}
+                connection.execute(sa.insert(AGREEMENTS).values(gateway=gateway, **values))
             connection.execute(
                 sa.insert(COMMANDS).values(
                     correlation=correlation.hex(),
@@ -315,7 +532,16 @@ class Store:
             .values(answer=answer, answered_unix_s=now_unix_s)
         )
         with self._writing() as connection:
-            return connection.execute(statement).rowcount == 1
+            if connection.execute(statement).rowcount != 1:
+                return False
+            asked = OCCASION_FACTS.c
+            connection.execute(
+                sa.update(OCCASION_FACTS)
+                .where(asked.gateway == gateway, asked.what == "asked", asked.ref == correlation.hex())
+                .values(word=answer, at_unix_s=now_unix_s)
+            )
+            _answer_agreement(connection, correlation.hex(), answer, now_unix_s)
+            return True
 
     def is_asked(self, correlation: bytes, *, gateway: str, jti: str) -> bool:
         """Was this command sent to this home, answered or not?"""
@@ -325,8 +551,20 @@ class Store:
         with self._reading() as connection:
             return connection.execute(query).first() is not None
 
-    def put_outcome(self, closed: Closed, *, closed_jws: str, now_unix_s: float) -> bool:
-        """Enter how a check ended; False when it is known already (QoS 1 repeats)."""
+    def put_outcome(
+        self,
+        closed: Closed,
+        *,
+        closed_jws: str,
+        now_unix_s: float,
+        install_epoch: int = 0,
+        outcome: Word = "unsure",
+        closed_unix_s: float | None = None,
+    ) -> bool:
+        """Enter how a check ended; False when it is known already (QoS 1 repeats).
+
+        `outcome` is the attempt's, in the agreement's words; `closed_unix_s` is when the home says it ended.
+        """
         values = msgspec.structs.asdict(closed)
         values["check_id"] = values.pop("check")
         values |= {"closed_jws": closed_jws, "heard_unix_s": now_unix_s}
@@ -337,6 +575,19 @@ class Store:
             if connection.execute(known).first() is not None:
                 return False
             connection.execute(sa.insert(OUTCOMES).values(values))
+            fact = {
+                "gateway": closed.gateway,
+                "install_epoch": install_epoch,
+                "what": "check",
+                "ref": closed.check,
+                "line": closed.line,
+                "occasion": closed.occasion,
+                "attempt": closed.attempt,
+                "word": outcome,
+                "at_unix_s": now_unix_s if closed_unix_s is None else closed_unix_s,
+            }
+            _put_fact(connection, fact)
+            _note_since(connection, fact, now_unix_s)
         return True
 
     def put_refusal(self, gateway: str, *, code: str, re: str, now_unix_s: float) -> None:
@@ -365,15 +616,215 @@ class Store:
         return True
 
     def put_checkpoint(self, gateway: str, note: str, *, note_sha256: str, now_unix_s: float) -> None:
-        table = LEDGER_CHECKPOINTS.c
-        known = sa.select(table.note_sha256).where(table.gateway == gateway, table.note_sha256 == note_sha256)
         with self._writing() as connection:
-            if connection.execute(known).first() is None:
-                connection.execute(
-                    sa.insert(LEDGER_CHECKPOINTS).values(
-                        gateway=gateway, note=note, note_sha256=note_sha256, heard_unix_s=now_unix_s
-                    )
+            _put_checkpoint(connection, gateway, note, note_sha256, now_unix_s)
+
+    @contextmanager
+    def witnessing(self, gateway: str, install_epoch: int) -> Iterator[Witnessing]:
+        """Look at and replace what is witnessed of a home, in one writing transaction: two workers take turns."""
+        with self._writing() as connection:
+            yield Witnessing(connection, gateway, install_epoch)
+
+    def witnessed(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """The newest witnessed checkpoint of each (gateway, install_epoch)."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(WITNESSED)).mappings().all()
+        return {(row["gateway"], row["install_epoch"]): dict(row) for row in rows}
+
+    def disabled(self, installations: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Of these (gateway: install_epoch) the disabled ones, with why and since when.
+
+        A home that was disabled stays so in that installation and in any earlier one.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(DISABLED).order_by(DISABLED.c.at_unix_s)).mappings().all()
+        found = {}
+        for row in rows:
+            epoch = installations.get(row["gateway"])
+            if epoch is not None and epoch <= row["install_epoch"]:
+                found[row["gateway"]] = {"why": row["why"], "since_unix_s": row["at_unix_s"]}
+        return found
+
+    def ledger_extent(self, gateway: str) -> tuple[int, int]:
+        """(how many lines are here, one more than the highest number): equal when none is missing."""
+        table = LEDGER_RECORDS.c
+        query = sa.select(sa.func.count(), sa.func.max(table.seq)).where(table.gateway == gateway)
+        with self._reading() as connection:
+            count, highest = connection.execute(query).one()
+        return int(count), 0 if highest is None else int(highest) + 1
+
+    def oldest_line_from(self, gateway: str, seq: int) -> float | None:
+        """The lowest `time_lo` of the lines from number `seq` on, None if there are none."""
+        table = LEDGER_RECORDS.c
+        query = sa.select(sa.func.min(table.time_lo_unix_s)).where(table.gateway == gateway, table.seq >= seq)
+        with self._reading() as connection:
+            found = connection.execute(query).scalar_one()
+        return None if found is None else float(found)
+
+    def put_reconciliation(self, gateway: str, *, day: int, **values: Any) -> bool:
+        """Enter one home's daily comparison; False when another worker has made it."""
+        known = sa.select(RECONCILIATIONS.c.day).filter_by(gateway=gateway, day=day)
+        with self._writing() as connection:
+            if connection.execute(known).first() is not None:
+                return False
+            connection.execute(sa.insert(RECONCILIATIONS).values(gateway=gateway, day=day, **values))
+        return True
+
+    def reconciled_days(self) -> dict[str, int]:
+        """The newest day of each home's comparison."""
+        query = sa.select(RECONCILIATIONS.c.gateway, sa.func.max(RECONCILIATIONS.c.day))
+        with self._reading() as connection:
+            rows: Sequence[Any] = connection.execute(query.group_by(RECONCILIATIONS.c.gateway)).all()
+        return {gateway: int(day) for gateway, day in rows}
+
+    def agreements(self, gateway: str, install_epoch: int) -> list[dict[str, Any]]:
+        """The agreements that this home accepted, oldest first."""
+        table = AGREEMENTS.c
+        query = (
+            sa.select(AGREEMENTS)
+            .where(table.gateway == gateway, table.install_epoch == install_epoch, table.accepted_unix_s.is_not(None))
+            .order_by(table.accepted_unix_s, table.version)
+        )
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def withdrawals(self, gateway: str) -> list[float]:
+        """When this home accepted withdrawals that went by the centre."""
+        table = COMMANDS.c
+        query = sa.select(table.answered_unix_s).where(
+            table.gateway == gateway, table.kind == "agreement.withdraw", table.answer == "accepted"
+        )
+        with self._reading() as connection:
+            return [float(moment) for moment in connection.execute(query).scalars()]
+
+    def occasion_facts(self, gateway: str, install_epoch: int, *, since_unix_s: float) -> list[dict[str, Any]]:
+        """What this home signed about its occasions since then, oldest first."""
+        table = OCCASION_FACTS.c
+        query = (
+            sa.select(OCCASION_FACTS)
+            .where(table.gateway == gateway, table.install_epoch == install_epoch, table.at_unix_s >= since_unix_s)
+            .order_by(table.at_unix_s)
+        )
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def judged(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """(until_unix_s, look_unix_s) of each (gateway, install_epoch)."""
+        with self._reading() as connection:
+            rows: Sequence[Any] = connection.execute(sa.select(JUDGED)).all()
+        return {(row.gateway, row.install_epoch): (row.until_unix_s, row.look_unix_s) for row in rows}
+
+    def put_judged(self, gateway: str, install_epoch: int, *, until_unix_s: float, look_unix_s: float) -> None:
+        key = {"gateway": gateway, "install_epoch": install_epoch}
+        with self._writing() as connection:
+            connection.execute(sa.delete(JUDGED).filter_by(**key))
+            connection.execute(sa.insert(JUDGED).values(until_unix_s=until_unix_s, look_unix_s=look_unix_s, **key))
+
+    def put_handover(self, start: HandoverStart) -> bool:
+        """Begin a hand-over; False when this occasion has one, whoever began it."""
+        values = {column: getattr(start, column) for column in HandoverStart.__slots__}
+        deadline_unix_s = start.created_unix_s + start.within_min * 60
+        values |= {
+            "steps_json": msgspec.json.encode(values.pop("steps")).decode(),
+            "deadline_unix_s": deadline_unix_s,
+            "escalates_unix_s": deadline_unix_s,
+            "escalations": 0,
+            "state": "open",
+        }
+        table = HANDOVERS.c
+        known = sa.select(table.id).where(
+            table.gateway == start.gateway,
+            table.install_epoch == start.install_epoch,
+            table.line == start.line,
+            table.occasion == start.occasion,
+        )
+        with self._writing() as connection:
+            if connection.execute(known).first() is not None:
+                return False
+            connection.execute(sa.insert(HANDOVERS).values(values))
+            _put_handover_event(connection, start.id, "created", at_unix_s=start.created_unix_s, word=start.reason)
+        return True
+
+    def handover(self, handover: str) -> dict[str, Any] | None:
+        with self._reading() as connection:
+            row = connection.execute(sa.select(HANDOVERS).where(HANDOVERS.c.id == handover)).mappings().first()
+        return None if row is None else _with_steps(row)
+
+    def handovers(self, *, newest: int | None = None) -> list[dict[str, Any]]:
+        """Those that are not done, most urgent first; with `newest`, that many of all, newest first."""
+        table = HANDOVERS.c
+        query = sa.select(HANDOVERS)
+        if newest is None:
+            query = query.where(table.state != "done").order_by(table.state.desc(), table.deadline_unix_s, table.id)
+        else:
+            query = query.order_by(table.created_unix_s.desc(), table.id).limit(newest)
+        with self._reading() as connection:
+            return [_with_steps(row) for row in connection.execute(query).mappings()]
+
+    def handover_events(self, handover: str) -> list[dict[str, Any]]:
+        """What happened to a hand-over, oldest first."""
+        table = HANDOVER_EVENTS.c
+        query = sa.select(table.what, table.who, table.word, table.at_unix_s).where(table.handover == handover)
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(query.order_by(table.number)).mappings()]
+
+    def acknowledge_handover(self, handover: str, *, who: str, now_unix_s: float) -> bool:
+        """open → acknowledged; False when it isn't open."""
+        values = {"acknowledged_by": who, "acknowledged_unix_s": now_unix_s}
+        return self._move_handover(handover, "open", "acknowledged", values, who=who, now_unix_s=now_unix_s)
+
+    def finish_handover(self, handover: str, *, who: str, outcome: Word, now_unix_s: float) -> bool:
+        """acknowledged → done; False when it isn't acknowledged."""
+        values = {"done_by": who, "done_unix_s": now_unix_s, "outcome": outcome}
+        return self._move_handover(
+            handover, "acknowledged", "done", values, who=who, now_unix_s=now_unix_s, word=outcome
+        )
+
+    def _move_handover(
+        self,
+        handover: str,
+        before: str,
+        after: str,
+        values: Mapping[str, Any],
+        *,
+        who: str,
+        now_unix_s: float,
+        word: str | None = None,
+    ) -> bool:
+        statement = (
+            sa.update(HANDOVERS)
+            .where(HANDOVERS.c.id == handover, HANDOVERS.c.state == before)
+            .values(state=after, **values)
+        )
+        with self._writing() as connection:
+            if connection.execute(statement).rowcount != 1:
+                return False
+            _put_handover_event(connection, handover, after, at_unix_s=now_unix_s, who=who, word=word)
+        return True
+
+    def escalate_handovers(self, *, now_unix_s: float) -> list[dict[str, Any]]:
+        """Count one more escalation for each open hand-over whose time is up; returns them as they are then.
+
+        Several that fell due while nobody counted are one: what matters is that somebody is told now.
+        """
+        table = HANDOVERS.c
+        is_late = (table.state == "open") & (table.escalates_unix_s <= now_unix_s)
+        with self._reading() as connection:
+            if connection.execute(sa.select(table.id).where(is_late).limit(1)).first() is None:
+                return []
+        with self._writing() as connection:
+            late = [dict(row) for row in connection.execute(sa.select(HANDOVERS).where(is_late)).mappings()]
+            for row in late:
+                step_s = row["within_min"] * 60
+                steps_past = math.floor((now_unix_s - row["deadline_unix_s"]) / step_s)
+                row["escalations"] += 1
+                row["escalates_unix_s"] = row["deadline_unix_s"] + (steps_past + 1) * step_s
+                changed = {name: row[name] for name in ("escalations", "escalates_unix_s")}
+                connection.execute(sa.update(HANDOVERS).where(table.id == row["id"]).values(changed))
+                _put_handover_event(
+                    connection, row["id"], "escalated", at_unix_s=now_unix_s, word=str(row["escalations"])
                 )
+        return [_with_steps(row) for row in late]
 
     def ledger_rows(self, gateway: str, *, after: int, newest: int | None = None) -> list[dict[str, Any]]:
         """Rows above `after` by number, at most 500 a call; with `newest`, the last that many of them."""
@@ -425,3 +876,134 @@ def _with_check(row: sa.RowMapping) -> dict[str, Any]:
     values = dict(row)
     values["check"] = values.pop("check_id")
     return values
+
+
+def _with_steps(row: Mapping[str, Any]) -> dict[str, Any]:
+    values = dict(row)
+    values["steps"] = json.loads(values.pop("steps_json"))
+    return values
+
+
+def _put_checkpoint(
+    connection: sa.Connection, gateway: str, note: str, note_sha256: str, now_unix_s: float
+) -> bool:
+    table = LEDGER_CHECKPOINTS.c
+    known = sa.select(table.note_sha256).where(table.gateway == gateway, table.note_sha256 == note_sha256)
+    if connection.execute(known).first() is not None:
+        return False
+    values = {"gateway": gateway, "note": note, "note_sha256": note_sha256, "heard_unix_s": now_unix_s}
+    connection.execute(sa.insert(LEDGER_CHECKPOINTS).values(values))
+    return True
+
+
+def _set_ledger_aside(connection: sa.Connection, gateway: str, install_epoch: int) -> None:
+    """A new installation begins a new ledger: the rows of the old one are kept under its audience."""
+    aside = f"{gateway}/{install_epoch}"
+    for table in (LEDGER_RECORDS, LEDGER_CHECKPOINTS):
+        if connection.execute(sa.select(table.c.gateway).where(table.c.gateway == aside).limit(1)).first() is None:
+            connection.execute(sa.update(table).where(table.c.gateway == gateway).values(gateway=aside))
+
+
+def _answer_agreement(connection: sa.Connection, correlation: str, answer: str, now_unix_s: float) -> None:
+    """Accepted: it is in force from now on. Anything else: it never was."""
+    here = AGREEMENTS.c.correlation == correlation
+    row = connection.execute(sa.select(AGREEMENTS).where(here)).mappings().first()
+    if row is None or row["accepted_unix_s"] is not None:
+        return
+    if answer == "accepted":
+        _put_in_force(connection, row, now_unix_s)
+    else:
+        connection.execute(sa.delete(AGREEMENTS).where(here))
+
+
+def _confirm_agreement(connection: sa.Connection, hello: Hello, now_unix_s: float) -> None:
+    """A home that says it holds an agreement has accepted it, also when its answer was lost on the way."""
+    sent = (
+        connection.execute(
+            sa.select(AGREEMENTS).filter_by(
+                gateway=hello.gateway,
+                install_epoch=hello.install_epoch,
+                agreement=hello.agreement,
+                version=hello.version,
+            )
+        )
+        .mappings()
+        .all()
+    )
+    # Two that say they are the same version: which of them the home holds, its words don't tell.
+    if len(sent) == 1 and sent[0]["accepted_unix_s"] is None:
+        _put_in_force(connection, sent[0], now_unix_s)
+
+
+LONGEST_WINDOW_S: Final = 4 * 3600
+"""Source: gateway.agreement.schema.Line, `window_min` at most 240."""
+
+
+def _put_in_force(connection: sa.Connection, row: sa.RowMapping, now_unix_s: float) -> None:
+    here = AGREEMENTS.c.correlation == row["correlation"]
+    connection.execute(sa.update(AGREEMENTS).where(here).values(accepted_unix_s=now_unix_s))
+    # Its occasions are to be judged anew from the earliest window on that may still be open.
+    judged = JUDGED.c
+    mine = (judged.gateway == row["gateway"]) & (judged.install_epoch == row["install_epoch"])
+    until_unix_s = sa.func.min(judged.until_unix_s, now_unix_s - LONGEST_WINDOW_S)
+    connection.execute(sa.update(JUDGED).where(mine).values(until_unix_s=until_unix_s, look_unix_s=0.0))
+
+
+def _put_fact(connection: sa.Connection, fact: Mapping[str, Any]) -> None:
+    key = {name: fact[name] for name in ("gateway", "install_epoch", "what", "ref")}
+    connection.execute(sa.delete(OCCASION_FACTS).filter_by(**key))
+    connection.execute(sa.insert(OCCASION_FACTS).values(dict(fact)))
+
+
+def _put_said(
+    connection: sa.Connection, gateway: str, install_epoch: int, due: Sequence[DueFact], now_unix_s: float
+) -> None:
+    """Enter what a home's list says of each occasion; the row is written only when that has changed."""
+    table = OCCASION_FACTS.c
+    query = sa.select(table.ref, table.word, table.closes_unix_s).where(
+        table.gateway == gateway, table.install_epoch == install_epoch, table.what == "said"
+    )
+    refs = [f"{one.line} {one.occasion}" for one in due]
+    known = {row.ref: (row.word, row.closes_unix_s) for row in connection.execute(query.where(table.ref.in_(refs)))}
+    for ref, one in zip(refs, due, strict=True):
+        # A home that says only "missed" or "done" no longer knows when the window was.
+        before = known.get(ref)
+        closes_unix_s = one.closes_unix_s or (before[1] if before else None)
+        if before == (one.status, closes_unix_s):
+            continue
+        fact = {
+            "gateway": gateway,
+            "install_epoch": install_epoch,
+            "what": "said",
+            "ref": ref,
+            "line": one.line,
+            "occasion": one.occasion,
+            "attempt": one.attempt,
+            "word": one.status,
+            "at_unix_s": now_unix_s,
+            "closes_unix_s": closes_unix_s,
+        }
+        _put_fact(connection, fact)
+
+
+def _note_since(connection: sa.Connection, fact: Mapping[str, Any], now_unix_s: float) -> None:
+    """A check that is heard of after its occasion was handed over: whoever was sent is told, nothing is taken back."""
+    table = HANDOVERS.c
+    same = {name: fact[name] for name in ("gateway", "install_epoch", "line", "occasion")}
+    for handover in connection.execute(sa.select(table.id).filter_by(**same)).scalars().all():
+        connection.execute(sa.update(HANDOVERS).where(table.id == handover).values(since=fact["word"]))
+        _put_handover_event(connection, handover, "since", at_unix_s=now_unix_s, word=fact["word"])
+
+
+def _put_handover_event(
+    connection: sa.Connection,
+    handover: str,
+    what: str,
+    *,
+    at_unix_s: float,
+    who: str | None = None,
+    word: str | None = None,
+) -> None:
+    connection.execute(
+        sa.insert(HANDOVER_EVENTS).values(handover=handover, what=what, who=who, word=word, at_unix_s=at_unix_s)
+    )

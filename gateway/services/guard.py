@@ -363,7 +363,9 @@ class Guard:
         digest = self.gate.take_withdrawal(now_s=self.now())
         self._hello_due_s = 0.0
         self._append(RecordKind.WITHDRAWN, who=who, role=role, why=why, digest_of=digest)
-        self._checkpoint()
+        with contextlib.suppress(LedgerUnwritableError):
+            # The record is durable, and the resident is to hear so; the next checkpoint covers it.
+            self._checkpoint()
 
     # The resident's hand
 
@@ -448,7 +450,7 @@ class Guard:
                 continue
             del self._refusals[code]
             if known.count:
-                with contextlib.suppress(RefusedError):
+                with contextlib.suppress(RefusedError, LedgerUnwritableError):
                     self._append(RecordKind.REFUSED, why=code.value, count=known.count)
                     self._checkpoint()
 

@@ -108,7 +108,7 @@ def test_a_guard_killed_at_a_write_leaves_a_ledger_that_verifies(tmp_path: Path,
                 due = next(item for item in challenged.due if item.status in OPEN_STATUSES)
                 pid = home.pid("guard")
                 with injected(home, f"write:signal=KILL:when={number}"):
-                    with contextlib.suppress(OperatorError):
+                    with contextlib.suppress(OperatorError, TimeoutError):
                         look = await operator.open(known, challenged, due)
                         await asyncio.wait_for(look.first_frame.wait(), 12.0)
                     await _until_restarted(home, pid)

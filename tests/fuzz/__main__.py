@@ -31,6 +31,7 @@ ROUND_S = 600.0
 GRACE_S = 60.0
 """For starting, instrumenting and reading the seeds; a process that takes longer is stopped and counts as hung."""
 GROWTH_LIMIT_MB = 64.0
+REPLAY_TIMEOUT_S = 120.0
 NO_ATHERIS = """\
 Atheris is not installed here. It has wheels for Linux on x86-64 with Python 3.11 to 3.13 only, so it has its own lock:
 
@@ -70,11 +71,14 @@ class Sum:
     def add(self, figures: dict[str, Any]) -> None:
         self.executions += figures["executions"]
         self.seconds += figures["seconds"]
-        if figures["slowest_s"] > self.slowest_s:
-            self.slowest_s, self.slowest_door = figures["slowest_s"], figures["slowest_door"]
         self.most_bytes = max(self.most_bytes, figures["most_bytes"])
         self.rss_mb = max(self.rss_mb, figures["rss_mb"])
         self.growth_mb = max(self.growth_mb, figures["growth_mb"])
+
+    def add_replayed(self, figures: dict[str, Any]) -> None:
+        if figures["slowest_s"] > self.slowest_s:
+            self.slowest_s, self.slowest_door = figures["slowest_s"], figures["slowest_door"]
+        self.most_bytes = max(self.most_bytes, figures["most_bytes"])
 
     def cells(self, name: str) -> list[str]:
         rate = self.executions / self.seconds if self.seconds else 0.0
@@ -89,14 +93,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="some of the targets; all by default")
     parser.add_argument("--seconds", type=float, default=60.0, help="of fuzzing, in all; starting comes on top")
-    parser.add_argument("--replay", nargs=2, metavar=("TARGET", "FILE"), help="run one kept input again")
+    parser.add_argument("--replay", nargs="+", metavar=("TARGET", "FILE"), help="run kept inputs again, uninstrumented")
     parser.add_argument("--worker", metavar="TARGET", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.replay:
         from fuzz_worker import replay
 
-        replay(options.replay[0], Path(options.replay[1]))
+        replay(options.replay[0], [Path(each) for each in options.replay[1:]])
         return 0
     if importlib.util.find_spec("atheris") is None:
         print(NO_ATHERIS, file=sys.stderr)
@@ -183,23 +187,41 @@ def finish(lane: Lane, total: Sum) -> None:
         figures = json.loads(figures_path.read_text())
         growth_mb = figures["growth_mb"]
         total.add(figures)
-    covered = [line.partition(" cov: ")[2].split()[0] for line in log.splitlines() if line.startswith("#") and " cov: " in line]
+    covered = [
+        line.partition(" cov: ")[2].split()[0] for line in log.splitlines() if line.startswith("#") and " cov: " in line
+    ]
     total.edges = max([total.edges, *(int(each) for each in covered if each.isdigit())])
     kept = sorted((lane.folder / "found").glob("*"))
-    if lane.process.returncode == 0 and not kept and growth_mb <= GROWTH_LIMIT_MB:
+    if lane.process.returncode != 0 or kept or growth_mb > GROWTH_LIMIT_MB:
+        total.found += max(1, len(kept))
+        print(f"{lane.name}: exit {lane.process.returncode}, grown by {growth_mb:.0f} MB", file=sys.stderr)
+        told = log.partition("Uncaught Python exception")[2] or "\n".join(log.splitlines()[-15:])
+        say(kept, told.partition("NEW_FUNC")[0])
         return
-    total.found += max(1, len(kept))
-    print(f"{lane.name}: exit {lane.process.returncode}, grown by {growth_mb:.0f} MB, see {lane.folder}", file=sys.stderr)
-    for path in kept:
+    slow = sorted((lane.folder / "slow").glob("*"))
+    command = [sys.executable, str(FOLDER), "--replay", lane.name, *map(str, slow)]
+    replayed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=REPLAY_TIMEOUT_S)
+    if replayed.returncode == 0:
+        total.add_replayed(json.loads(replayed.stdout))
+        return
+    total.found += 1
+    print(f"{lane.name}: what was slowest breaks a promise without the fuzzer too", file=sys.stderr)
+    say(slow, "\n".join(replayed.stderr.splitlines()[-15:]))
+
+
+def say(paths: list[Path], told: str) -> None:
+    for path in paths:
         print(f"  {path}", file=sys.stderr)
-    told = log.partition("Uncaught Python exception")[2] or "\n".join(log.splitlines()[-15:])
-    print("".join(f"  | {line}\n" for line in told.partition("NEW_FUNC")[0].splitlines()[:30]), file=sys.stderr)
+    print("".join(f"  | {line}\n" for line in told.splitlines()[:30]), file=sys.stderr)
 
 
 def table(rows: list[list[str]]) -> str:
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) if at in (0, 5) else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if at in (0, 5) else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     )
 

@@ -115,9 +115,7 @@ def as_input(mode: int, kind: str, rest: bytes, *, state: int = 0, second: bool 
 
 def seeds(states: int = 1) -> list[bytes]:
     """Good messages of every kind in every state, and every hostile vector, as bytes and as header and payload."""
-    found = [
-        as_input(PAYLOAD, kind, payload_of(kind), state=state) for kind in KIND_NAMES for state in range(states)
-    ]
+    found = [as_input(PAYLOAD, kind, payload_of(kind), state=state) for kind in KIND_NAMES for state in range(states)]
     found += [as_input(HEADER, kind, _plain_header(kind) + b"\0" + payload_of(kind)) for kind in KIND_NAMES]
     found += [as_input(EDITS, kind, b"\x00\x20A") for kind in KIND_NAMES]
     found += [as_input(RAW, kind, good(kind)) for kind in KIND_NAMES]
@@ -171,9 +169,14 @@ def _of_vector(vector: dict[str, Any]) -> list[bytes]:
 def _recipe(forge: Forge, recipe: dict[str, Any]) -> list[bytes]:
     """Header and payload of a recipe, if it is more than a good message with its signature or spelling spoilt."""
     kind = recipe.get("kind", "check.open")
-    if kind not in KINDS or not {"header", "header_raw", "header_replace", "payload", "payload_raw", "payload_replace"} & (
-        set(recipe)
-    ):
+    if kind not in KINDS or not {
+        "header",
+        "header_raw",
+        "header_replace",
+        "payload",
+        "payload_raw",
+        "payload_replace",
+    } & (set(recipe)):
         return []
     header, payload = forge.parts(recipe, "operator")
     header = header.replace(_kid("operator"), b"${kid}")

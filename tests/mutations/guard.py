@@ -161,6 +161,12 @@ MUTATIONS = (
         "",
     ),
     _one(
+        "a stop is confirmed also on a full disk",
+        GUARD,
+        "        with contextlib.suppress(LedgerUnwritableError):\n            # The record is durable",
+        "        with contextlib.suppress(RefusedError):\n            # The record is durable",
+    ),
+    _one(
         "a pause ends the check",
         GUARD,
         "                self._dispatch(machine.Fault(Why.RESIDENT_STOPPED))\n                until_unix_s",

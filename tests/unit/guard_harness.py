@@ -170,13 +170,20 @@ class FakeDisk(Disk):
         self.faults: list[int] = []
         """Error numbers for the next syncs of a segment, one each; 0 lets one pass."""
         self.full = False
+        self.spare = 0
+        """Records that still fit on a full disk, since the reserve was given up."""
         self.slow_s = 0.0
         self.pass_time: Callable[[float], None] = lambda _: None
 
     def write(self, fd: int, content: bytes) -> int:
-        if self.full:
+        if self.full and not self.spare:
             raise OSError(errno.ENOSPC, "full")
+        self.spare -= 1 if self.full else 0
         return super().write(fd, content)
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        self.spare = 2 if path.name == "reserve" else self.spare
 
     def fdatasync(self, fd: int) -> None:
         fault = self.faults.pop(0) if self.faults else 0
