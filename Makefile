@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 CAMERA ?= room
+FUZZ_S ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -10,7 +11,7 @@ APT_TEST_PACKAGES := chromium nodejs npm shellcheck strace util-linux iproute2 p
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench lock apt apt-test clean
+.PHONY: help setup check fix demo demo-once test bench fuzz mutations lock apt apt-test clean
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -50,14 +51,22 @@ check: $(STAMP) ## format, lint, types, import contracts, and the tests that sta
 	$(BIN)/mypy
 	$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
 	$(BIN)/codespell gateway centre provisioning tests docs *.md
-	$(BIN)/python -m pytest -q -n 2 tests/unit tests/contract tests/house
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/unit tests/contract tests/house
 
 fix: $(STAMP) ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 test: setup apt-test check ## every test: the checks above, then services, faults and a real browser
+	$(BIN)/python -m pytest -q -n 2 -m slow tests/contract tests/unit
 	$(BIN)/python -m pytest -q tests/service tests/faults tests/browser
+
+fuzz: $(STAMP) ## hostile bytes at every door for FUZZ_S seconds (default 60)
+	@$(BIN)/python -m pip install -q --require-hashes -r requirements/fuzz.lock >&2
+	$(BIN)/python tests/fuzz --seconds $(FUZZ_S)
+
+mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
+	PYTHONPATH=. $(BIN)/python -m tests.mutations
 
 bench: setup ## ratios, each measured against something beside it in the same run
 	$(BIN)/python -m bench

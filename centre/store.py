@@ -313,7 +313,7 @@ class Witnessing:
 
     def __init__(self, connection: sa.Connection, gateway: str, install_epoch: int) -> None:
         self._connection = connection
-        self._key = {"gateway": gateway, "install_epoch": install_epoch}
+        self._key: dict[str, Any] = {"gateway": gateway, "install_epoch": install_epoch}
 
     def newest(self) -> dict[str, Any] | None:
         """The row of `witnessed`, or None if this home's log was never witnessed."""
@@ -769,12 +769,12 @@ class Store:
             return [dict(row) for row in connection.execute(query.order_by(table.number)).mappings()]
 
     def acknowledge_handover(self, handover: str, *, who: str, now_unix_s: float) -> bool:
-        """open → acknowledged; False when it isn't open."""
+        """From open to acknowledged; False when it isn't open."""
         values = {"acknowledged_by": who, "acknowledged_unix_s": now_unix_s}
         return self._move_handover(handover, "open", "acknowledged", values, who=who, now_unix_s=now_unix_s)
 
     def finish_handover(self, handover: str, *, who: str, outcome: Word, now_unix_s: float) -> bool:
-        """acknowledged → done; False when it isn't acknowledged."""
+        """From acknowledged to done; False when it isn't acknowledged."""
         values = {"done_by": who, "done_unix_s": now_unix_s, "outcome": outcome}
         return self._move_handover(
             handover, "acknowledged", "done", values, who=who, now_unix_s=now_unix_s, word=outcome
@@ -878,15 +878,13 @@ def _with_check(row: sa.RowMapping) -> dict[str, Any]:
     return values
 
 
-def _with_steps(row: Mapping[str, Any]) -> dict[str, Any]:
+def _with_steps(row: sa.RowMapping | dict[str, Any]) -> dict[str, Any]:
     values = dict(row)
     values["steps"] = json.loads(values.pop("steps_json"))
     return values
 
 
-def _put_checkpoint(
-    connection: sa.Connection, gateway: str, note: str, note_sha256: str, now_unix_s: float
-) -> bool:
+def _put_checkpoint(connection: sa.Connection, gateway: str, note: str, note_sha256: str, now_unix_s: float) -> bool:
     table = LEDGER_CHECKPOINTS.c
     known = sa.select(table.note_sha256).where(table.gateway == gateway, table.note_sha256 == note_sha256)
     if connection.execute(known).first() is not None:

@@ -79,6 +79,8 @@ class Look:
     verdict: str | None
     longest_silence_s: float
     """Between two signs of the same boot while it ran, its end included unless that was written at a later start."""
+    went_live: bool
+    """Was a picture shown, however short?"""
 
     @property
     def opening_erased(self) -> bool:
@@ -259,11 +261,13 @@ class _OpenLook:
     closed: Record | None = None
     verdict: str | None = None
     longest_silence_s: float = 0.0
+    went_live: bool = False
 
     def see(self, record: Record) -> None:
         if record.kind is RecordKind.VERDICT:
             self.verdict = record.why if record.why in VERDICTS else self.verdict
             return
+        self.went_live |= record.kind is RecordKind.LIVE or (record.watched_s or 0.0) > 0.0
         if record.boot == self.last_seen.boot and not (record.kind is RecordKind.CLOSED and record.why == "recovered"):
             self.longest_silence_s = max(self.longest_silence_s, record.boottime - self.last_seen.boottime)
         if record.kind is RecordKind.CLOSED:
@@ -273,9 +277,8 @@ class _OpenLook:
             self.last_seen = record
 
     def look(self) -> Look:
-        return Look(
-            self.leaf_hash, self.first, self.last_seen, self.closed, self.verdict, round(self.longest_silence_s, 3)
-        )
+        silence_s = round(self.longest_silence_s, 3)
+        return Look(self.leaf_hash, self.first, self.last_seen, self.closed, self.verdict, silence_s, self.went_live)
 
 
 _OF_A_LOOK: Final = frozenset(

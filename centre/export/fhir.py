@@ -59,7 +59,6 @@ def encode(content: dict[str, Any]) -> bytes:
 
 
 def _look(account: Account, look: Look, resident: str) -> dict[str, Any]:
-    pictured = look.outcome not in ("broken", "unclosed")
     period = {"start": _instant(look.first.time_lo)}
     ended = look.ended
     if ended is not None:
@@ -74,7 +73,7 @@ def _look(account: Account, look: Look, resident: str) -> dict[str, Any]:
         "action": "R",
         "period": period,
         "recorded": _instant(last.time_lo),
-        "outcome": _SUCCESS if pictured else _SERIOUS_FAILURE,
+        "outcome": _SUCCESS if look.went_live else _SERIOUS_FAILURE,
         "outcomeDesc": look.outcome,
         "purposeOfEvent": [_purpose()],
         "agent": [_operator(look.who, look.first.role), _console(), _gateway(account)],
@@ -82,7 +81,7 @@ def _look(account: Account, look: Look, resident: str) -> dict[str, Any]:
         "entity": [
             _patient(resident),
             {
-                "what": {"type": "AuditEvent", "identifier": {"value": shown(look.first.check)}},
+                "what": {"identifier": {"value": shown(look.first.check)}},
                 "type": _coding(_ENTITY_TYPE, "2", "System Object"),
                 "role": _coding(_OBJECT_ROLE, "4", "Domain Resource"),
                 "description": "the live picture of one check; nothing of it was recorded",
@@ -99,7 +98,7 @@ def _look(account: Account, look: Look, resident: str) -> dict[str, Any]:
             },
         ],
     }
-    if pictured:
+    if look.went_live:
         event["meta"] = {"profile": [PROFILE]}
     return event
 

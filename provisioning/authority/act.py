@@ -119,8 +119,7 @@ def _sign_and_write(
     if out.exists() or out.is_symlink():
         # Looked at before a token is bothered; writing looks again.
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(out))
-    _say(*words)
-    _say(*_summary(put, previous))
+    _say(*words, *_summary(put, previous))
     statement = sign_statement(put, previous, root, new_root)
     write_public(out, statement)
     _say(f"Written: {out}. Keep every statement: a device that was away is given each of them, in order.")
@@ -187,7 +186,7 @@ def _rotate_root(options: argparse.Namespace) -> None:
     words = (
         f"Rotation of the root: {root.verifying.kid} → {new_root.verifying.kid}. Both keys sign.",
         "A device takes it whole or stays with the old root; grants and issuers stay as they are.",
-        "Keep the old key until every device has answered with this version: one that has not believes only that key. "
+        "Keep the old key until every device has answered with this version: one that has not knows no new key. "
         + ("The old root stays valid." if options.keep_old else "Then destroy it."),
     )
     _sign_and_write(options.out, put, previous, root, new_root, words=words)
@@ -208,7 +207,9 @@ def _rotate_issuer(options: argparse.Namespace) -> None:
     )
     words = [f"Rotation of the issuing key: {', '.join(held)} → {new.kid}."]
     if options.keep_old:
-        words.append("Grants of the earlier issuers stay valid. Rotate again without --keep-old to end that.")
+        words.append(
+            "Grants of the earlier issuers stay valid. `trust sign --issuer` with the new one alone ends that."
+        )
     else:
         words.append("Grants of the earlier issuers are dead on every device that takes this; operators log in again.")
         words.append(

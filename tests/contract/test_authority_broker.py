@@ -43,6 +43,8 @@ from paho.mqtt.properties import Properties
 from gateway.cli import main
 from provisioning.authority.x509 import CertificateAuthority, private_pem
 
+pytestmark = pytest.mark.slow
+
 GATEWAYS = ("gw-a", "gw-b", "gw-ab")
 UP = ("reply", "ledger", "signal", "log", "health", "status", "ask")
 DOWN = ("command", "time")

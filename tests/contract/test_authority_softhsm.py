@@ -32,6 +32,8 @@ from gateway.protocol.message import Challenge, audience
 from provisioning.authority import token_pkcs11
 from provisioning.authority.error import AuthorityError
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "tillsyn test"
 PIN = "471100"
 MODULES = (

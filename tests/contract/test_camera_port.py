@@ -29,6 +29,8 @@ from gateway.edge.camera_port import (
 )
 from gateway.edge.camera_room import RoomPainter
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = CameraSettings()
 KINDS = ("room", "passed", "encoded")
 
@@ -305,6 +307,8 @@ import asyncio, sys, time
 from gateway.edge.bench_world import BenchWorld
 from gateway.edge.camera_open import make_camera
 from gateway.edge.camera_port import CameraSettings
+
+
 async def main():
     camera = make_camera(sys.argv[2], CameraSettings(), BenchWorld(sys.argv[1]))
     await camera.open()

@@ -29,6 +29,8 @@ from gateway.protocol.envelope import TrustStore, VerifiedCommand, sign, verify,
 from gateway.protocol.key import SigningKey, VerifyingKey
 from gateway.protocol.message import Challenge, Confirmation, Grant, Open, Role, TimeStatement
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent / "jose"
 INSTALL_LIMIT_S = 90
 ANSWER_LIMIT_S = 20

@@ -35,6 +35,8 @@ from gateway.ipc import media
 from gateway.ipc.channel import pair
 from gateway.protocol import sdp
 
+pytestmark = pytest.mark.slow
+
 LOOPBACK = "127.0.0.1"
 WIDTH_PX, HEIGHT_PX, FPS = 320, 180, 30
 REFUSED_WITHIN_S = 3.0

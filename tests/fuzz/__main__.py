@@ -1,6 +1,7 @@
-"""`python tests/fuzz`: every target in its own process for its share of the time; a table; exit 1 if anything was found.
+"""`python tests/fuzz`: every target in its own process for its share of the time; then a table.
 
-An input that broke a promise is kept outside the tree, with the traceback; `--replay TARGET FILE` runs it again.
+Exit 1 if anything was found: the input is kept outside the tree, with the log; `--replay TARGET FILE` runs it again.
+Exit 2 without Atheris.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ Atheris is not installed here. It has wheels for Linux on x86-64 with Python 3.1
 
 With another Python or another machine, make the virtual environment with one of those (make setup PYTHON=python3.13).
 The same targets run without it over all seeds: .venv/bin/python -m pytest tests/unit/test_fuzz_smoke.py"""
-COLUMNS = "target executions exec/s seconds slowest-ms at peak-MiB RSS-MB growth-MB edges found".split()
+COLUMNS = ["target", "executions", "exec/s", "seconds", "slowest-ms", "at"] + [
+    "peak-MiB",
+    "RSS-MB",
+    "growth-MB",
+    "edges",
+    "found",
+]
 
 
 @dataclass(slots=True)

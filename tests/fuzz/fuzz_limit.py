@@ -10,7 +10,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 LIMIT_S = 0.05
 MEMORY_LIMIT_BYTES = 20 * 2**20

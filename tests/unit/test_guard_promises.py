@@ -285,6 +285,19 @@ def test_a_centre_that_lies_by_three_hours_against_an_independent_source_opens_n
         world.close()
 
 
+def test_where_a_second_source_is_demanded_the_centres_word_alone_opens_nothing():
+    world = World(demand_cross_check=True)
+    try:
+        world.boot()
+        world.mend()
+        assert code(world.open(good_open(world))[1]) == "clock-untrusted"
+        assert started(world) == 0
+        world.set_independent(True)
+        assert world.watch()
+    finally:
+        world.close()
+
+
 @pytest.mark.parametrize(("offset_s", "opens"), [(0.2, False), (1.0, True), (59.0, True), (59.8, False)])
 def test_an_opening_needs_the_whole_clock_interval_in_the_window(world, offset_s, opens):
     """The centre's radius is 0.5 s."""
@@ -781,7 +794,7 @@ def test_a_failed_sync_of_the_opened_record_means_no_sensor_and_no_further_openi
 def test_a_record_that_takes_longer_than_three_seconds_does_not_open(world):
     command = good_open(world)
     world.disk.slow_s = 3.5
-    world.open(command)
+    assert code(world.open(command)[1]) == "ledger-unwritable"
     world.disk.slow_s = 0.0
     world.advance(3.0)
     assert started(world) == 0

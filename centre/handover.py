@@ -1,0 +1,185 @@
+"""A check that was not made becomes somebody's task: begun once for each occasion, and never dropped.
+
+A hand-over goes from open to acknowledged to done, each by a named person, and no other way. While it is open and its
+time is up, it escalates, again and again. It begins by whoever notices first: the device (`check.closed`, its ledger),
+or the centre (`centre.missed`); the occasion's name makes the two one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from centre.answer import answer, body_of, error
+from centre.session import Session
+from centre.state import CentreState
+from centre.store import HandoverStart, Store
+from gateway.agreement import Agreement, HandoverStep, parse_agreement
+from gateway.core.refusal import RefusedError
+from gateway.protocol import strict_json
+from gateway.protocol.key import b64url_encode
+from gateway.protocol.message import Role, Word
+
+DEFAULT_WITHIN_MIN: Final = 15
+"""For an occasion whose agreement the centre does not hold: somebody must look at it soon, and find out."""
+NEWEST: Final = 200
+
+_log = logging.getLogger(__name__)
+
+
+class _Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    outcome: Word
+
+
+def start_of(
+    *,
+    gateway: str,
+    install_epoch: int,
+    line: str,
+    occasion: str,
+    reason: str,
+    agreement: Agreement | None,
+    now_unix_s: float,
+) -> HandoverStart:
+    """What is to be done by whom, from the agreement's `if_not_seen`.
+
+    It must be acknowledged within the time of the first step; the unit is the first that any step names.
+    """
+    steps: tuple[HandoverStep, ...] = () if agreement is None else agreement.if_not_seen
+    return HandoverStart(
+        id=f"h-{b64url_encode(secrets.token_bytes(9))}",
+        gateway=gateway,
+        install_epoch=install_epoch,
+        line=line,
+        occasion=occasion,
+        reason=reason,
+        unit=next((step.unit for step in steps if step.unit is not None), None),
+        steps=[{"do": step.do, "within_min": step.within_min, "unit": step.unit} for step in steps],
+        within_min=steps[0].within_min if steps else DEFAULT_WITHIN_MIN,
+        created_unix_s=now_unix_s,
+    )
+
+
+def agreement_at(store: Store, gateway: str, install_epoch: int, now_unix_s: float) -> Agreement | None:
+    """The agreement that the home had accepted last by then, None if the centre holds none."""
+    accepted = [row for row in store.agreements(gateway, install_epoch) if row["accepted_unix_s"] <= now_unix_s]
+    try:
+        return parse_agreement(accepted[-1]["agreement_json"].encode()) if accepted else None
+    except RefusedError:
+        return None
+
+
+def begin(
+    store: Store,
+    *,
+    gateway: str,
+    install_epoch: int,
+    line: str,
+    occasion: str,
+    reason: str,
+    now_unix_s: float,
+) -> str | None:
+    """Begin a hand-over by the agreement in force now; its id, or None when this occasion has one. Blocking."""
+    start = start_of(
+        gateway=gateway,
+        install_epoch=install_epoch,
+        line=line,
+        occasion=occasion,
+        reason=reason,
+        agreement=agreement_at(store, gateway, install_epoch, now_unix_s),
+        now_unix_s=now_unix_s,
+    )
+    if not store.put_handover(start):
+        return None
+    _log.warning("%s: hand-over %s of %s %s (%s)", gateway, start.id, line, occasion, reason)
+    return start.id
+
+
+def news(row: dict[str, Any]) -> dict[str, Any]:
+    """What the event `handover` says; a page fetches the rest."""
+    return {name: row[name] for name in ("id", "gateway", "state", "escalations")}
+
+
+def tell(state: CentreState, handover: str, gateway: str) -> None:
+    """The event for a hand-over that has just begun."""
+    state.events.send("handover", {"id": handover, "gateway": gateway, "state": "open", "escalations": 0})
+
+
+async def escalate(state: CentreState) -> int:
+    """Escalate every open hand-over whose time is up; returns how many."""
+    late = await asyncio.to_thread(state.store.escalate_handovers, now_unix_s=state.clock())
+    for row in late:
+        _log.warning("%s: hand-over %s is not acknowledged (%d)", row["gateway"], row["id"], row["escalations"])
+        state.events.send("handover", news(row))
+    return len(late)
+
+
+# HTTP
+
+
+async def handovers(state: CentreState, _session: Session, request: Request) -> Response:
+    """GET /api/handovers: those that somebody must still act on, most urgent first; with ?all=1 the newest of all."""
+    newest = NEWEST if request.query_params.get("all") == "1" else None
+    rows = await asyncio.to_thread(state.store.handovers, newest=newest)
+    return answer([_facts(row) for row in rows])
+
+
+async def acknowledge(state: CentreState, session: Session, request: Request) -> Response:
+    """POST /api/handovers/{id}/acknowledge: this person takes it on. The first counts; the same person may repeat."""
+    refusal = _refusal(session)
+    if refusal is not None:
+        return refusal
+    handover, who = request.path_params["handover"], session.account.who
+    await asyncio.to_thread(state.store.acknowledge_handover, handover, who=who, now_unix_s=state.clock())
+    row = await asyncio.to_thread(state.store.handover, handover)
+    if row is None:
+        return _unknown()
+    if row["acknowledged_by"] != who:
+        return error(409, "already-acknowledged", f"{row['acknowledged_by']} has acknowledged this hand-over already.")
+    state.events.send("handover", news(row))
+    return answer(_facts(row))
+
+
+async def finish(state: CentreState, session: Session, request: Request) -> Response:
+    """POST /api/handovers/{id}/done {"outcome": word}: what came of it. Only of one that somebody has acknowledged."""
+    refusal = _refusal(session)
+    if refusal is not None:
+        return refusal
+    try:
+        untrusted = strict_json.loads(await body_of(request, max_bytes=512))
+        outcome = msgspec.convert(untrusted, _Outcome, strict=True).outcome
+    except (RefusedError, msgspec.ValidationError):
+        return error(400, "malformed", 'Send {"outcome": WORD}, in small letters, digits and hyphens.')
+    handover, who = request.path_params["handover"], session.account.who
+    is_done = await asyncio.to_thread(
+        state.store.finish_handover, handover, who=who, outcome=outcome, now_unix_s=state.clock()
+    )
+    row = await asyncio.to_thread(state.store.handover, handover)
+    if row is None:
+        return _unknown()
+    if not is_done and row["state"] == "open":
+        return error(409, "not-acknowledged", "Nobody has acknowledged this hand-over. Acknowledge it first.")
+    if (row["done_by"], row["outcome"]) != (who, outcome):
+        return error(409, "already-done", f"{row['done_by']} has finished this hand-over: {row['outcome']}.")
+    state.events.send("handover", news(row))
+    return answer(_facts(row))
+
+
+def _refusal(session: Session) -> Response | None:
+    if Role.OPERATOR in session.account.roles:
+        return None
+    return error(403, "wrong-role", "Your account may not take on hand-overs. Ask a colleague with the operator role.")
+
+
+def _unknown() -> Response:
+    return error(404, "unknown-handover", "There is no such hand-over. Go back to the list.")
+
+
+def _facts(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "install_epoch"}
