@@ -24,6 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
+from centre import handover
 from centre.answer import TooLargeError, answer, body_of, error
 from centre.boundary import Boundary
 from centre.config import MAX_GRANT_HOMES
@@ -31,6 +32,8 @@ from centre.exchange import NoAnswerError
 from centre.login import LoginPort, TokenLogin
 from centre.session import COOKIE, SESSION_LIFE_S, RateLimit, Session, log_in, session_of
 from centre.state import CentreState, Home
+from centre.store import AskedOpening, SentAgreement
+from gateway.agreement import AGREEMENT_MAX_BYTES
 from gateway.core.error import TransientError
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.protocol import strict_json
@@ -39,11 +42,14 @@ from gateway.protocol.key import VerifyingKey
 from gateway.protocol.message import (
     KINDS,
     ROLE_FOR,
+    AgreementPut,
     AgreementWithdraw,
     Close,
     Confirmation,
     Grant,
     Lease,
+    Message,
+    Open,
     audience,
 )
 
@@ -110,6 +116,10 @@ def make_app(state: CentreState) -> Starlette:
         route("/api/homes", _homes),
         route("/api/homes/{gateway}/commands", commands, "POST"),
         route("/api/homes/{gateway}/ledger", _ledger),
+        route("/api/homes/{gateway}/checkpoint", _checkpoint),
+        route("/api/handovers", handover.handovers),
+        route("/api/handovers/{handover}/acknowledge", handover.acknowledge, "POST"),
+        route("/api/handovers/{handover}/done", handover.finish, "POST"),
         route("/api/events", _events),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
@@ -151,6 +161,7 @@ async def _config(state: CentreState, session: Session, _request: Request) -> Re
             "ice_servers": servers,
             "lease_every_s": LEASE_EVERY_S,
             "now_unix_s": state.clock(),
+            "witness": None if state.cosigner is None else str(state.cosigner.public),
         }
     )
 
@@ -165,6 +176,7 @@ async def _grant(state: CentreState, session: Session, request: Request) -> Resp
     except RefusedError:
         return error(400, "malformed", 'Send {"jwk": {"kty", "crv", "x", "y"}} with a public P-256 key.')
     now_unix_s = state.clock()
+    disabled = await asyncio.to_thread(state.store.disabled, state.installations)
     fits_by_name = len(state.homes) <= MAX_GRANT_HOMES
     grant = Grant(
         sub=account.who,
@@ -174,7 +186,8 @@ async def _grant(state: CentreState, session: Session, request: Request) -> Resp
         epoch=state.grant_epoch,
         nbf=now_unix_s - _GRANT_SLACK_S,
         exp=now_unix_s + GRANT_LIFE_S,
-        homes=sorted(state.homes) if fits_by_name else [],
+        # A grant by groups can't leave one home out; that no command is forwarded to it holds there as well.
+        homes=sorted(set(state.homes) - set(disabled)) if fits_by_name else [],
         groups=[] if fits_by_name else sorted({group for home in state.homes.values() for group in home.groups}),
     )
     envelope = sign(grant, state.issuing_key)
@@ -193,7 +206,38 @@ async def _grant(state: CentreState, session: Session, request: Request) -> Resp
 
 async def _homes(state: CentreState, _session: Session, _request: Request) -> Response:
     known = await asyncio.to_thread(state.store.home_states)
-    return answer([_home_facts(home, known[home.gateway]) for home in state.homes.values()])
+    disabled = await asyncio.to_thread(state.store.disabled, state.installations)
+    witnessed = await asyncio.to_thread(state.store.witnessed)
+    return answer(
+        [
+            _home_facts(home, known[home.gateway])
+            | {
+                "disabled": disabled.get(home.gateway),
+                "witnessed": _witness_facts(home, witnessed.get((home.gateway, home.install_epoch))),
+            }
+            for home in state.homes.values()
+        ]
+    )
+
+
+def _witness_facts(home: Home, newest: dict[str, Any] | None) -> dict[str, Any] | None:
+    """None: the home's ledger key is not known here, so nothing of it is witnessed yet."""
+    if home.ledger_key is None:
+        return None
+    if newest is None:
+        return {"size": 0, "at_unix_s": None, "is_cosigned": False}
+    return {name: newest[name] for name in ("size", "at_unix_s", "is_cosigned")}
+
+
+async def _checkpoint(state: CentreState, _session: Session, request: Request) -> Response:
+    """The newest witnessed checkpoint as a note, for `tillsyn ledger verify` beside a copy of the ledger."""
+    home = state.homes.get(request.path_params["gateway"])
+    if home is None:
+        return error(404, "unknown-home", "The centre knows no such home. Go back to the list.")
+    newest = (await asyncio.to_thread(state.store.witnessed)).get((home.gateway, home.install_epoch))
+    if newest is None:
+        return error(404, "not-witnessed", "No checkpoint of this home has been witnessed yet.")
+    return Response(newest["note"], media_type="text/plain; charset=utf-8")
 
 
 def _home_facts(home: Home, known: dict[str, Any]) -> dict[str, Any]:
@@ -228,8 +272,8 @@ class _BadCommandError(Exception):
         self.message = message
 
 
-def _read_command(state: CentreState, session: Session, untrusted: bytes) -> tuple[str, str]:
-    """(kind, jti) of a command of this session's account; raises _BadCommandError.
+def _read_command(state: CentreState, session: Session, untrusted: bytes) -> Message:
+    """A command of this session's account; raises _BadCommandError.
 
     The home checks all of this again and more. Here it keeps one account from using another's grant, and rubbish off
     the broker. The command's audience is left to the home, whose refusal is signed.
@@ -256,7 +300,24 @@ def _read_command(state: CentreState, session: Session, untrusted: bytes) -> tup
         raise _BadCommandError(403, "other-account", "This grant belongs to another account. Log in again.")
     if grant.exp <= state.clock() and kind not in (Close, AgreementWithdraw):
         raise _BadCommandError(403, "grant-expired", "Your shift's grant has ended. Reload the console for a new one.")
-    return kind.KIND, str(cast(Any, command).jti)
+    return command
+
+
+def _opening(home: Home, command: Message) -> AskedOpening | None:
+    if not isinstance(command, Open):
+        return None
+    return AskedOpening(home.install_epoch, command.line, command.occasion, command.attempt)
+
+
+def _agreement(home: Home, command: Message) -> SentAgreement | None:
+    """What of an `agreement.put` is needed once the home has accepted it; nothing of one that it can only refuse."""
+    if not isinstance(command, AgreementPut):
+        return None
+    name, version = command.agreement.get("agreement"), command.agreement.get("version")
+    text = strict_json.dumps(command.agreement).decode()
+    if not isinstance(name, str) or len(name) > 64 or type(version) is not int or len(text) > AGREEMENT_MAX_BYTES:
+        return None
+    return SentAgreement(home.install_epoch, name, version, text)
 
 
 async def _command(state: CentreState, session: Session, request: Request) -> Response:
@@ -265,19 +326,32 @@ async def _command(state: CentreState, session: Session, request: Request) -> Re
         return error(404, "unknown-home", "The centre knows no such home. Go back to the list.")
     untrusted = await body_of(request, max_bytes=MAX_ENVELOPE_BYTES)
     try:
-        kind, jti = _read_command(state, session, untrusted)
+        command = _read_command(state, session, untrusted)
     except _BadCommandError as exc:
         return error(exc.status, exc.code, exc.message)
+    # Closing and withdrawing are never refused: whatever is wrong with its log, the camera may always be closed.
+    if not isinstance(command, Close | AgreementWithdraw):
+        disabled = await asyncio.to_thread(state.store.disabled, {home.gateway: home.install_epoch})
+        if disabled:
+            return error(
+                409,
+                "home-disabled",
+                "This home's log does not fit what the centre has witnessed, so nothing is sent to it until it has "
+                "been installed anew. Report it now, and make the check as a visit.",
+            )
+    jti = str(cast(Any, command).jti)
     correlation = secrets.token_bytes(16)
     await asyncio.to_thread(
         state.store.put_command,
         correlation,
         command_sha256=hashlib.sha256(untrusted).hexdigest(),
         gateway=home.gateway,
-        kind=kind,
+        kind=command.KIND,
         who=session.account.who,
         jti=jti,
         now_unix_s=state.clock(),
+        opening=_opening(home, command),
+        agreement=_agreement(home, command),
     )
     try:
         reply = await state.exchange.ask(home.gateway, jti=jti, untrusted_command=untrusted, correlation=correlation)

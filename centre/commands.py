@@ -1,4 +1,4 @@
-"""`tillsyn centre`: run the operator centre."""
+"""`tillsyn centre`: run the operator centre. `tillsyn witness`: witness the homes' ledgers elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway.core.error import EXIT_CONFIG, ConfigError
@@ -21,15 +22,30 @@ The configuration is one TOML file:
   [http]       host, port             loopback only; port 0 takes a free one
   [broker]     host, port, server_name, client_id, ca_path, cert_path, key_path
   [[accounts]] who, roles, login_sha256
-  [[homes]]    gateway, install_epoch, groups, device_jwk = { kty, crv, x, y }
+  [[homes]]    gateway, install_epoch, groups, device_jwk = { kty, crv, x, y }; ledger_vkey (the home's log is
+               witnessed only with it)
   [ice]        policy ("all" or "relay"), servers = [{ urls, username, credential }]
+  witness_key_path, witness_name      Ed25519 key (PEM) and name by which checkpoints are cosigned; may be left out
+
+Exit status: 0 stopped, 78 the configuration is wrong (the message says what), other: a fault; start it again.
+"""
+
+_WITNESS_EPILOG = """\
+The witness runs until Ctrl+C and answers POST /add-checkpoint as https://c2sp.org/tlog-witness says: it cosigns a
+checkpoint that extends the last one it cosigned of that log, and nothing else. Put a TLS proxy in front of it.
+
+The configuration is one TOML file:
+  database_path, witness_key_path     files of the witness; relative to the configuration's folder
+  witness_name                        an address without scheme, for example witness.example.se/tillsyn
+  [http]       host, port             loopback only; port 0 takes a free one
+  [[logs]]     gateway, install_epoch, ledger_vkey
 
 Exit status: 0 stopped, 78 the configuration is wrong (the message says what), other: a fault; start it again.
 """
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the sub-command `centre`."""
+    """Add the sub-commands `centre` and `witness`."""
     parser = subparsers.add_parser(
         "centre",
         help="run the operator centre: the web console from which agreed checks are made",
@@ -39,15 +55,47 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--config", type=Path, required=True, metavar="PATH", help="the centre's TOML file")
     parser.set_defaults(run=run)
+    witness = subparsers.add_parser(
+        "witness",
+        help="cosign the checkpoints of homes' ledgers, on a machine that is not the centre's",
+        description="Run a second witness of the homes' ledgers (C2SP tlog-witness).",
+        epilog=_WITNESS_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    witness.add_argument("--config", type=Path, required=True, metavar="PATH", help="the witness's TOML file")
+    witness.set_defaults(run=run_witness)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGINT or SIGTERM; returns the exit status."""
+    """Run the centre until SIGINT or SIGTERM; returns the exit status."""
+
+    async def serve() -> None:
+        from centre import config, service
+
+        await service.run(config.load(args.config), ready=lambda url: print(f"Console: {url}", flush=True))
+
+    return _until_stopped("centre", serve)
+
+
+def run_witness(args: argparse.Namespace) -> int:
+    """Run the witness until SIGINT or SIGTERM; returns the exit status."""
+
+    async def serve() -> None:
+        from centre import config, witness_service
+
+        await witness_service.run(
+            config.load_witness(args.config), ready=lambda url: print(f"Witness: {url}", flush=True)
+        )
+
+    return _until_stopped("witness", serve)
+
+
+def _until_stopped(name: str, serve: Callable[[], Awaitable[None]]) -> int:
     try:
         # Imported here, so that `tillsyn --help` works where the centre's libraries are not installed.
-        from centre import config, service
+        import centre.witness_service  # noqa: F401
     except ImportError as exc:
-        print(f"tillsyn centre: {exc.name} is missing; install tillsyn-gateway[centre]", file=sys.stderr)
+        print(f"tillsyn {name}: {exc.name} is missing; install tillsyn-gateway[centre]", file=sys.stderr)
         return 1
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
@@ -57,12 +105,12 @@ def run(args: argparse.Namespace) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, task.cancel)
-        await service.run(config.load(args.config), ready=lambda url: print(f"Console: {url}", flush=True))
+        await serve()
 
     try:
         with contextlib.suppress(asyncio.CancelledError):
             asyncio.run(until_stopped())
     except ConfigError as exc:
-        print(f"tillsyn centre: {exc}", file=sys.stderr)
+        print(f"tillsyn {name}: {exc}", file=sys.stderr)
         return EXIT_CONFIG
     return 0

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from centre.witness import read_ledger_key
 from gateway.core.error import ConfigError
 from gateway.core.refusal import RefusedError
 from gateway.protocol.key import SigningKey, VerifyingKey
@@ -25,6 +26,11 @@ Who = Annotated[str, Meta(pattern=r"^(?!(?:18|19|20)?[0-9]{6}-?[0-9]{4}\Z)[A-Za-
 """A pseudonym; a personal number is refused, because it would go into every log."""
 Sha256Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+WitnessName = Annotated[str, Meta(pattern=r"^[a-z0-9./-]{1,100}\Z")]
+"""As in C2SP tlog-cosignature: an address without a scheme that tells witnesses apart."""
+
+
+T = TypeVar("T")
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,10 +70,13 @@ class AccountConfig(_Section, frozen=True):
 
 
 class HomeConfig(_Section, frozen=True):
+    """`ledger_vkey`: the home's ledger key as a C2SP vkey, `tillsyn/<gateway>+…`; without it nothing is witnessed."""
+
     gateway: GatewayId
     install_epoch: Annotated[int, Meta(ge=1, le=999_999_999)]
     device_jwk: dict[str, str]
     groups: list[Id]
+    ledger_vkey: str | None = None
 
 
 class IceServerConfig(_Section, frozen=True):
@@ -96,10 +105,47 @@ class CentreConfig(_Section, frozen=True):
     homes: list[HomeConfig]
     ice: IceConfig
     grant_epoch: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    witness_key_path: Path | None = None
+    """Ed25519, PEM; without it the homes' checkpoints are checked and not cosigned."""
+    witness_name: WitnessName = "tillsyn/centre"
+
+
+class LogConfig(_Section, frozen=True):
+    """One ledger that a witness elsewhere follows; all three as in the centre's `[[homes]]`."""
+
+    gateway: GatewayId
+    install_epoch: Annotated[int, Meta(ge=1, le=999_999_999)]
+    ledger_vkey: str
+
+
+class WitnessConfig(_Section, frozen=True):
+    """The whole file of `tillsyn witness`. Relative paths are relative to the file's folder."""
+
+    database_path: Path
+    witness_key_path: Path
+    witness_name: WitnessName
+    http: HttpConfig
+    logs: Annotated[list[LogConfig], Meta(min_length=1)]
 
 
 def load(path: Path) -> CentreConfig:
     """Read `path`; raises ConfigError that names the file, the place in it and what to mend."""
+    config = _decode(path, CentreConfig)
+    check(config, path)
+    return config
+
+
+def load_witness(path: Path) -> WitnessConfig:
+    """Read the file of `tillsyn witness`; raises ConfigError as `load` does."""
+    config = _decode(path, WitnessConfig)
+    _check_loopback(config.http, path)
+    _check_once(path, "logs: gateway", [log.gateway for log in config.logs])
+    for log in config.logs:
+        read_ledger_key(log.gateway, log.ledger_vkey)
+    return config
+
+
+def _decode(path: Path, kind: type[T]) -> T:
     folder = path.absolute().parent
 
     def decode_path(kind: type, value: Any) -> Any:
@@ -108,37 +154,42 @@ def load(path: Path) -> CentreConfig:
         raise ValueError("expected a path")
 
     try:
-        config = msgspec.toml.decode(path.read_bytes(), type=CentreConfig, strict=True, dec_hook=decode_path)
+        return msgspec.toml.decode(path.read_bytes(), type=kind, strict=True, dec_hook=decode_path)
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}. Name an existing file with --config.") from exc
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as exc:
         raise ConfigError(f"{path}: {exc}") from exc
-    check(config, path)
-    return config
 
 
 def check(config: CentreConfig, path: Path) -> None:
     """What a schema can't say; raises ConfigError."""
-    try:
-        is_loopback = ipaddress.ip_address(config.http.host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ConfigError(f"{path}: http.host must be 127.0.0.1 or ::1; put a TLS proxy in front of it")
-    for what, names in (
-        ("accounts: who", [account.who for account in config.accounts]),
-        ("accounts: login_sha256", [account.login_sha256 for account in config.accounts]),
-        ("homes: gateway", [home.gateway for home in config.homes]),
-    ):
-        if len(set(names)) != len(names):
-            raise ConfigError(f"{path}: {what} stands there twice")
+    _check_loopback(config.http, path)
+    _check_once(path, "accounts: who", [account.who for account in config.accounts])
+    _check_once(path, "accounts: login_sha256", [account.login_sha256 for account in config.accounts])
+    _check_once(path, "homes: gateway", [home.gateway for home in config.homes])
     for home in config.homes:
         device_key(home, path)
+        if home.ledger_vkey is not None:
+            read_ledger_key(home.gateway, home.ledger_vkey)
     if len(config.homes) > MAX_GRANT_HOMES:
         if not all(home.groups for home in config.homes):
             raise ConfigError(f"{path}: with more than {MAX_GRANT_HOMES} homes each needs a group")
         if len({group for home in config.homes for group in home.groups}) > MAX_GRANT_GROUPS:
             raise ConfigError(f"{path}: more than {MAX_GRANT_GROUPS} groups do not fit a grant")
+
+
+def _check_loopback(http: HttpConfig, path: Path) -> None:
+    try:
+        is_loopback = ipaddress.ip_address(http.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ConfigError(f"{path}: http.host must be 127.0.0.1 or ::1; put a TLS proxy in front of it")
+
+
+def _check_once(path: Path, what: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}: {what} stands there twice")
 
 
 def device_key(home: HomeConfig, path: Path) -> VerifyingKey:

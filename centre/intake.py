@@ -16,12 +16,17 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from centre.handover import agreement_at, begin, tell
+from centre.missed import closed_unix_s, outcome_of
 from centre.port import BrokerPort
 from centre.state import CentreState, Home
 from centre.store import LedgerRow
+from centre.witness import BREAKS_THE_LOG, Log, Ruling, parse_submission
 from gateway.core.error import TransientError
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.edge.broker_paho import BrokerDown, BrokerUp, Incoming
+from gateway.ledger import NoteError, parse_line
+from gateway.ledger.record import Occasion as LedgerOccasion
 from gateway.protocol import strict_json
 from gateway.protocol.envelope import sign, split, verify
 from gateway.protocol.message import (
@@ -47,6 +52,8 @@ TIME_RADIUS_S: Final = 1.0
 """What the centre promises of its own clock; it is to run NTP or better."""
 MAX_LEDGER_LINE_BYTES: Final = 4096
 MAX_NOTE_BYTES: Final = 8192
+HANDED_OVER: Final = frozenset({"missed-check", "handover"})
+"""Kinds of ledger records by which a home itself says that somebody must act."""
 _ASK_QUEUE_LENGTH: Final = 256
 _CRC: Final = re.compile(rb"[0-9a-f]{8} \Z")
 _UNKNOWN_HOME: Final = "unknown"
@@ -68,6 +75,8 @@ class _LedgerBody(msgspec.Struct, frozen=True):
     time_lo: Annotated[float, Meta(ge=0)] | None = None
     watched_s: Annotated[float, Meta(ge=0)] | None = None
     frames: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    line: Id | None = None
+    occasion: LedgerOccasion | None = None
 
 
 class _LedgerLine(msgspec.Struct, frozen=True):
@@ -80,16 +89,7 @@ def parse_ledger_line(untrusted: bytes) -> LedgerRow:
 
     The tree over the lines is the witness's to check; here a line is bounded, whole and has a number.
     """
-    if len(untrusted) > MAX_LEDGER_LINE_BYTES or not untrusted.endswith(b"\n"):
-        raise RefusedError(RefusalCode.MALFORMED, "ledger line")
-    crc, content = untrusted[:9], untrusted[9:-1]
-    if not _CRC.match(crc) or int(crc[:8], 16) != zlib.crc32(content):
-        raise RefusedError(RefusalCode.MALFORMED, "CRC of a ledger line")
-    value = strict_json.loads(content, max_bytes=MAX_LEDGER_LINE_BYTES)
-    try:
-        line = msgspec.convert(value, _LedgerLine, strict=True)
-    except msgspec.ValidationError as exc:
-        raise RefusedError(RefusalCode.MALFORMED, "ledger line's schema") from exc
+    line = _parse_line(untrusted)
     body = line.body or _LedgerBody()
     return LedgerRow(
         seq=line.seq,
@@ -102,6 +102,19 @@ def parse_ledger_line(untrusted: bytes) -> LedgerRow:
         watched_s=body.watched_s,
         frames=body.frames,
     )
+
+
+def _parse_line(untrusted: bytes) -> _LedgerLine:
+    if len(untrusted) > MAX_LEDGER_LINE_BYTES or not untrusted.endswith(b"\n"):
+        raise RefusedError(RefusalCode.MALFORMED, "ledger line")
+    crc, content = untrusted[:9], untrusted[9:-1]
+    if not _CRC.match(crc) or int(crc[:8], 16) != zlib.crc32(content):
+        raise RefusedError(RefusalCode.MALFORMED, "CRC of a ledger line")
+    value = strict_json.loads(content, max_bytes=MAX_LEDGER_LINE_BYTES)
+    try:
+        return msgspec.convert(value, _LedgerLine, strict=True)
+    except msgspec.ValidationError as exc:
+        raise RefusedError(RefusalCode.MALFORMED, "ledger line's schema") from exc
 
 
 class Intake:
@@ -121,8 +134,19 @@ class Intake:
                     await self._take(incoming)
                 case BrokerUp():
                     _log.info("broker: connected")
+                    self._say_what_is_witnessed()
                 case BrokerDown(why):
                     _log.warning("broker: down (%s)", why)
+
+    def _say_what_is_witnessed(self) -> None:
+        state = self._state
+        if state.cosigner is None:
+            _log.warning("witness: no witness_key_path in the configuration; checkpoints are checked, not cosigned")
+        else:
+            _log.info("witness: %s", state.cosigner.public)
+        unwitnessed = len(state.homes) - len(state.logs)
+        if unwitnessed:
+            _log.warning("witness: %d homes have no ledger_vkey in the configuration; not witnessed", unwitnessed)
 
     async def answer_time(self) -> None:
         """Answer the homes' time asks until cancelled; the clock is read last, right before the statement goes out."""
@@ -175,17 +199,28 @@ class Intake:
         match message:
             case Closed():
                 self._demand_own(home, message.gateway)
-                await self._take_closed(message, incoming.payload)
+                await self._take_closed(home, message, incoming.payload)
             case Challenged() | Opened() | Accepted() | Refused():
                 self._demand_own(home, message.gateway)
                 await self._take_answer(home, message, incoming)
 
-    async def _take_closed(self, closed: Closed, jws: bytes) -> None:
-        state = self._state
+    async def _take_closed(self, home: Home, closed: Closed, jws: bytes) -> None:
+        state, now_unix_s = self._state, self._state.clock()
+        agreement = None
+        if closed.next == "recheck":
+            agreement = await asyncio.to_thread(agreement_at, state.store, home.gateway, home.install_epoch, now_unix_s)
         await asyncio.to_thread(
-            state.store.put_outcome, closed, closed_jws=jws.decode("ascii"), now_unix_s=state.clock()
+            state.store.put_outcome,
+            closed,
+            closed_jws=jws.decode("ascii"),
+            now_unix_s=now_unix_s,
+            install_epoch=home.install_epoch,
+            outcome=outcome_of(closed),
+            closed_unix_s=closed_unix_s(closed, agreement, heard_unix_s=now_unix_s),
         )
-        # Also when the row was known: another worker may have written it, whose pages are not ours.
+        # Both also when the row was known: we may have died right after it was written, and pages are not shared.
+        if closed.next == "handover":
+            await self._hand_over(home, closed.line, closed.occasion, "not-seen")
         state.events.send("closed", msgspec.to_builtins(closed))
         state.events.send("home", {"gateway": closed.gateway})
 
@@ -224,6 +259,20 @@ class Intake:
         if await asyncio.to_thread(state.store.take_hello, hello, now_unix_s=state.clock()):
             state.events.send("home", {"gateway": home.gateway})
 
+    async def _hand_over(self, home: Home, line: str, occasion: str, reason: str) -> None:
+        handover = await asyncio.to_thread(
+            begin,
+            self._state.store,
+            gateway=home.gateway,
+            install_epoch=home.install_epoch,
+            line=line,
+            occasion=occasion,
+            reason=reason,
+            now_unix_s=self._state.clock(),
+        )
+        if handover is not None:
+            tell(self._state, handover, home.gateway)
+
     async def _take_status(self, home: Home, payload: bytes) -> None:
         status = _parse_status(payload)
         await asyncio.to_thread(self._state.store.set_online, home.gateway, online=status.online)
@@ -238,8 +287,11 @@ class Intake:
             self.dropped_asks += 1  # the home asks again; an answer that waited longer than its limit is void
 
     async def _take_ledger(self, home: Home, payload: bytes) -> None:
-        state = self._state
-        if payload.startswith(b"tillsyn/"):
+        state, log = self._state, self._state.logs.get(home.gateway)
+        if payload.startswith((b"tillsyn/", b"old ")):
+            if log is not None:
+                await self._witness(log, payload)
+                return
             note = _note(payload)
             digest = hashlib.sha256(payload).hexdigest()
             await asyncio.to_thread(
@@ -247,18 +299,50 @@ class Intake:
             )
             return
         row = parse_ledger_line(payload)
+        if log is not None:
+            try:
+                parse_line(payload)  # what the witness reckons with is exactly what the home's own ledger would take
+            except ValueError as exc:
+                raise RefusedError(RefusalCode.MALFORMED, "ledger line") from exc
         if not await asyncio.to_thread(state.store.put_ledger_row, home.gateway, row):
             raise RefusedError(RefusalCode.INTEGRITY_ALARM, "two ledger lines under one number")
+        if row.kind in HANDED_OVER:
+            body = _parse_line(payload).body or _LedgerBody()
+            # One that doesn't say which occasion is somebody's task all the same.
+            reason = body.why or ("missed-check" if row.kind == "missed-check" else "not-seen")
+            await self._hand_over(home, body.line or "unknown", body.occasion or f"record-{row.seq}", reason)
         state.events.send("home", {"gateway": home.gateway})
 
+    async def _witness(self, log: Log, payload: bytes) -> None:
+        """A checkpoint alone, or with a proof as for any other witness. What is not consistent is alarmed."""
+        state, witness = self._state, self._state.witness
+        try:
+            if payload.startswith(b"old "):
+                submission = parse_submission(payload)
+                result = await asyncio.to_thread(witness.submit, log, submission, now_unix_s=state.clock())
+            else:
+                result = await asyncio.to_thread(witness.take, log, payload, now_unix_s=state.clock())
+        except NoteError as exc:
+            raise RefusedError(RefusalCode.BAD_SIGNATURE, str(exc)) from exc
+        if result.ruling in (Ruling.CONSISTENT, Ruling.REPEATED):
+            return
+        if result.ruling in BREAKS_THE_LOG:
+            _log.error("%s: disabled: %s; %d records were witnessed", log.gateway, result.ruling, result.known_size)
+            state.events.send("home", {"gateway": log.gateway})
+        else:
+            _log.warning("%s: checkpoint not taken: %s", log.gateway, result.ruling)
+        await self._count(log.gateway, result.ruling.value)
+
     async def _alarm(self, home: Home | None, code: RefusalCode) -> None:
-        state = self._state
         # The name in a topic of no home of ours is a stranger's text and goes nowhere.
-        gateway = home.gateway if home else _UNKNOWN_HOME
-        count = await asyncio.to_thread(state.store.count_alarm, gateway, code.value, now_unix_s=state.clock())
+        await self._count(home.gateway if home else _UNKNOWN_HOME, code.value)
+
+    async def _count(self, gateway: str, code: str) -> None:
+        state = self._state
+        count = await asyncio.to_thread(state.store.count_alarm, gateway, code, now_unix_s=state.clock())
         # At 1, 10, 100, … only: a flood must not push the news of real checks out of the pages' queues.
         if str(count).strip("0") == "1":
-            state.events.send("alarm", {"gateway": gateway, "code": code.value, "count": count})
+            state.events.send("alarm", {"gateway": gateway, "code": code, "count": count})
 
     @staticmethod
     def _demand_own(home: Home, gateway: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from centre.handover import escalate, start_of, tell
 from centre.state import CentreState
 from centre.store import LONGEST_WINDOW_S, Store
-from centre.witness import Log, reconcile
+from centre.witness import reconcile
 from gateway.agreement import Agreement, Attempt, Occasion, Outcome, next_step, occasions_between, parse_agreement
 from gateway.agreement.occasion import SPAN_MAX_S, pause_bounds
 from gateway.core.refusal import RefusedError
@@ -172,13 +172,10 @@ def in_force(rows: Sequence[Mapping[str, Any]], withdrawals: Sequence[float]) ->
     return found
 
 
-def occasions_of(
-    agreements: Sequence[InForce], lo_unix_s: float, hi_unix_s: float
-) -> list[tuple[Agreement, Occasion]]:
+def occasions_of(agreements: Sequence[InForce], lo_unix_s: float, hi_unix_s: float) -> list[tuple[Agreement, Occasion]]:
     """What starts in [lo, hi), by start: of each agreement that was in force then, or came while the window was open.
 
-    An occasion stands in it once, under the newest agreement that has it. One that was under way when consent was
-    withdrawn is left out.
+    An occasion stands in it once, under the newest agreement that has it.
     """
     found: dict[tuple[str, str], tuple[Agreement, Occasion]] = {}
     lo_utc = datetime.fromtimestamp(max(0.0, lo_unix_s), UTC)
@@ -204,9 +201,7 @@ def _told(facts: Sequence[Mapping[str, Any]]) -> Told:
     ended = {fact["attempt"] for fact in checks}
     return Told(
         attempts=tuple(
-            Attempt(
-                fact["line"], fact["occasion"], fact["attempt"], fact["at_unix_s"], fact["at_unix_s"], fact["word"]
-            )
+            Attempt(fact["line"], fact["occasion"], fact["attempt"], fact["at_unix_s"], fact["at_unix_s"], fact["word"])
             for fact in checks
         ),
         refusals=tuple(fact["word"] for fact in answered if fact["word"] != "check.opened"),
@@ -243,7 +238,7 @@ def look(store: Store, homes: Mapping[str, int], *, now_unix_s: float) -> list[B
     }
     if not waiting:
         return []
-    disabled, states = store.disabled(waiting), store.home_states()
+    disabled, held = store.disabled(waiting), store.held_agreements()
     begun: list[Begun] = []
     for gateway, install_epoch in waiting.items():
         known = judged.get((gateway, install_epoch))
@@ -251,9 +246,9 @@ def look(store: Store, homes: Mapping[str, int], *, now_unix_s: float) -> list[B
             store,
             gateway,
             install_epoch,
-            since_unix_s=None if known is None else known[0],
+            before=known,
             silent_reason="home-disabled" if gateway in disabled else "missed-check",
-            held=(states[gateway]["agreement"], states[gateway]["version"]),
+            held=held[gateway],
             now_unix_s=now_unix_s,
         )
     return begun
@@ -264,15 +259,14 @@ def _look_at(
     gateway: str,
     install_epoch: int,
     *,
-    since_unix_s: float | None,
+    before: tuple[float, float] | None,
     silent_reason: str,
     held: tuple[str | None, int | None],
     now_unix_s: float,
 ) -> list[Begun]:
     rows = store.agreements(gateway, install_epoch)
     agreements = in_force(rows, store.withdrawals(gateway)) if rows else []
-    if since_unix_s is None:
-        since_unix_s = min((each.since_unix_s for each in agreements), default=now_unix_s) - LONGEST_WINDOW_S
+    since_unix_s = now_unix_s - LONGEST_WINDOW_S if before is None else before[0]
     facts = store.occasion_facts(gateway, install_epoch, since_unix_s=since_unix_s - SPAN_MAX_S)
     told = told_of(facts)
     begun: list[Begun] = []
@@ -308,33 +302,33 @@ def _look_at(
                 pass
     if not any((each.agreement.agreement, each.agreement.version) == held for each in agreements):
         # The home holds an agreement that we don't: what it listed itself is all there is to go by.
-        look_unix_s = min(look_unix_s, now_unix_s + LOOK_EVERY_S)
-        for line, occasion_id in _unseen_of_its_list(facts, told, now_unix_s):
-            hand_over(None, line, occasion_id, "missed-check")
-    store.put_judged(gateway, install_epoch, until_unix_s=until_unix_s, look_unix_s=look_unix_s)
+        for line, occasion_id, ends_unix_s in _announced(facts, told):
+            if ends_unix_s <= now_unix_s:
+                hand_over(None, line, occasion_id, "missed-check")
+            else:
+                look_unix_s = min(look_unix_s, ends_unix_s)
+    store.put_judged(gateway, install_epoch, before=before, until_unix_s=until_unix_s, look_unix_s=look_unix_s)
     return begun
 
 
-def _unseen_of_its_list(
-    facts: Iterable[Mapping[str, Any]], told: Mapping[tuple[str, str], Told], now_unix_s: float
-) -> list[tuple[str, str]]:
-    """Occasions that the home announced and whose end has passed without a check."""
+def _announced(
+    facts: Iterable[Mapping[str, Any]], told: Mapping[tuple[str, str], Told]
+) -> list[tuple[str, str, float]]:
+    """(line, occasion, when it will have been missed) of what the home announced and nobody has seen to."""
     return [
-        (fact["line"], fact["occasion"])
+        (fact["line"], fact["occasion"], fact["closes_unix_s"] + GRACE_S)
         for fact in facts
         if fact["what"] == "said"
-        and fact["word"] in ("soon", "due", "recheck", "missed")
+        and fact["word"] in {"soon", "due", "recheck", "missed"}
         # Only what was announced with its end: a new home may list what was over before it was installed.
         and fact["closes_unix_s"] is not None
-        and fact["closes_unix_s"] + GRACE_S < now_unix_s
         and not any(attempt.outcome == "seen" for attempt in told[fact["line"], fact["occasion"]].attempts)
     ]
 
 
 async def look_once(state: CentreState) -> None:
     """One look at everything that must not be forgotten: missed checks, then hand-overs that nobody acknowledged."""
-    homes = {home.gateway: home.install_epoch for home in state.homes.values()}
-    for begun in await asyncio.to_thread(look, state.store, homes, now_unix_s=state.clock()):
+    for begun in await asyncio.to_thread(look, state.store, state.installations, now_unix_s=state.clock()):
         tell(state, begun.handover, begun.gateway)
     await escalate(state)
 
@@ -354,8 +348,6 @@ async def keep_reconciling(state: CentreState) -> None:
 
 
 async def reconcile_once(state: CentreState) -> None:
-    logs: dict[str, Log] = state.logs
-    homes = {home.gateway: home.install_epoch for home in state.homes.values()}
-    found = await asyncio.to_thread(reconcile, state.store, logs, homes, now_unix_s=state.clock())
+    found = await asyncio.to_thread(reconcile, state.store, state.logs, state.installations, now_unix_s=state.clock())
     for gateway, finding in found:
         state.events.send("alarm", {"gateway": gateway, "code": finding.value, "count": 1})

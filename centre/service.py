@@ -1,4 +1,5 @@
-"""The centre as one process: web server, broker, intake of what the homes say, and the answerer of time asks.
+"""The centre as one process: web server, broker, intake of what the homes say, the answerer of time asks, and the jobs
+that look for missed checks and compare the ledgers.
 
 One TaskGroup; a dead task ends the process, and systemd starts it again. Everything that must outlive that is in the
 store or in the broker's session.
@@ -14,14 +15,17 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import uvicorn
+from starlette.applications import Starlette
 
 from centre.app import make_app
 from centre.config import CentreConfig, read_issuing_key
 from centre.exchange import Exchange
 from centre.intake import SUBSCRIPTIONS, Intake
+from centre.missed import keep_looking, keep_reconciling
 from centre.port import BrokerPort
 from centre.state import Account, CentreState, Home
 from centre.store import Store
+from centre.witness import read_cosigner, read_ledger_key
 from gateway.core.error import ConfigError
 from gateway.edge.broker_paho import Broker, BrokerAddress
 from gateway.protocol.key import VerifyingKey
@@ -31,7 +35,7 @@ BROKER_SESSION_S: Final = 24 * 3600
 STOP_LIMIT_S: Final = 3
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn in our TaskGroup: signals are the caller's, and whoever started us is told when it listens."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
@@ -54,9 +58,16 @@ def make_state(
     issuing_key = read_issuing_key(config.issuing_key_path)
     if not config.database_path.parent.is_dir():
         raise ConfigError(f"{config.database_path.parent}: no such folder for the database")
+    cosigner = None
+    if config.witness_key_path is not None:
+        cosigner = read_cosigner(config.witness_key_path, config.witness_name)
     homes = {
         home.gateway: Home(
-            home.gateway, home.install_epoch, VerifyingKey.from_jwk(home.device_jwk), frozenset(home.groups)
+            home.gateway,
+            home.install_epoch,
+            VerifyingKey.from_jwk(home.device_jwk),
+            frozenset(home.groups),
+            None if home.ledger_vkey is None else read_ledger_key(home.gateway, home.ledger_vkey),
         )
         for home in config.homes
     }
@@ -75,6 +86,7 @@ def make_state(
         store=store,
         exchange=Exchange(broker),
         clock=clock,
+        cosigner=cosigner,
     )
 
 
@@ -98,7 +110,7 @@ async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _ur
         subscriptions=SUBSCRIPTIONS,
         session_expiry_s=BROKER_SESSION_S,
     )
-    listening = _listen(config.http.host, config.http.port)
+    listening = listen(config.http.host, config.http.port)
     host, port = listening.getsockname()[:2]
     origin = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     with contextlib.closing(listening):
@@ -111,26 +123,30 @@ async def _run_parts(
     state: CentreState, broker: BrokerPort, listening: socket.socket, ready: Callable[[], None]
 ) -> None:
     intake = Intake(state, broker)
-    server = _Server(
-        uvicorn.Config(
-            make_app(state),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_level="warning",
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=STOP_LIMIT_S,
-        ),
-        ready,
-    )
+    server = Server(server_config(make_app(state)), ready)
     async with asyncio.TaskGroup() as group:
         group.create_task(broker.run(), name="broker")
         group.create_task(intake.run(), name="intake")
         group.create_task(intake.answer_time(), name="time")
+        group.create_task(keep_looking(state), name="missed")
+        group.create_task(keep_reconciling(state), name="reconcile")
         group.create_task(_serve(server, state, listening), name="http")
+
+
+def server_config(app: Starlette) -> uvicorn.Config:
+    """One HTTP server of ours: HTTP/1.1, quiet, and it does not believe a proxy."""
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_LIMIT_S,
+    )
 
 
 async def _serve(server: uvicorn.Server, state: CentreState, listening: socket.socket) -> None:
@@ -143,7 +159,8 @@ async def _serve(server: uvicorn.Server, state: CentreState, listening: socket.s
             await server.shutdown(sockets=[listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ConfigError when the address is in use."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=64)

@@ -9,6 +9,8 @@ from centre.config import IceConfig
 from centre.event_stream import EventStream
 from centre.exchange import Exchange
 from centre.store import Store
+from centre.witness import Cosigner, Log, Witness
+from gateway.ledger import VerifierKey
 from gateway.protocol.key import SigningKey, VerifyingKey
 from gateway.protocol.message import Role
 
@@ -30,6 +32,8 @@ class Home:
     install_epoch: int
     device_key: VerifyingKey
     groups: frozenset[str]
+    ledger_key: VerifierKey | None = None
+    """None: the home's log is kept, and not witnessed yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,26 @@ class CentreState:
     exchange: Exchange
     clock: Callable[[], float]
     events: EventStream = field(default_factory=EventStream)
+    cosigner: Cosigner | None = None
+    """None: checkpoints are checked and not cosigned."""
+
+    @property
+    def witness(self) -> Witness:
+        return Witness(self.store, self.cosigner)
+
+    @property
+    def logs(self) -> dict[str, Log]:
+        """The homes whose log can be witnessed."""
+        return {
+            home.gateway: Log(home.gateway, home.install_epoch, home.ledger_key)
+            for home in self.homes.values()
+            if home.ledger_key is not None
+        }
+
+    @property
+    def installations(self) -> dict[str, int]:
+        """Every home's install epoch."""
+        return {home.gateway: home.install_epoch for home in self.homes.values()}
 
     @property
     def hosts(self) -> frozenset[str]:

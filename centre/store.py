@@ -714,11 +714,35 @@ class Store:
             rows: Sequence[Any] = connection.execute(sa.select(JUDGED)).all()
         return {(row.gateway, row.install_epoch): (row.until_unix_s, row.look_unix_s) for row in rows}
 
-    def put_judged(self, gateway: str, install_epoch: int, *, until_unix_s: float, look_unix_s: float) -> None:
+    def put_judged(
+        self,
+        gateway: str,
+        install_epoch: int,
+        *,
+        before: tuple[float, float] | None,
+        until_unix_s: float,
+        look_unix_s: float,
+    ) -> bool:
+        """Enter how far a home's occasions have been judged; False, with nothing changed, if it is not `before` now.
+
+        Then an agreement came in meanwhile, or another worker looked: what was judged was not everything.
+        """
         key = {"gateway": gateway, "install_epoch": install_epoch}
         with self._writing() as connection:
+            row: Any = connection.execute(sa.select(JUDGED).filter_by(**key)).first()
+            if (None if row is None else (row.until_unix_s, row.look_unix_s)) != before:
+                return False
             connection.execute(sa.delete(JUDGED).filter_by(**key))
             connection.execute(sa.insert(JUDGED).values(until_unix_s=until_unix_s, look_unix_s=look_unix_s, **key))
+        return True
+
+    def held_agreements(self) -> dict[str, tuple[str | None, int | None]]:
+        """(agreement, version) that each home says it holds."""
+        with self._reading() as connection:
+            rows: Sequence[Any] = connection.execute(
+                sa.select(HOMES.c.gateway, HOMES.c.agreement, HOMES.c.version)
+            ).all()
+        return {gateway: (agreement, version) for gateway, agreement, version in rows}
 
     def put_handover(self, start: HandoverStart) -> bool:
         """Begin a hand-over; False when this occasion has one, whoever began it."""
@@ -941,10 +965,12 @@ def _put_in_force(connection: sa.Connection, row: sa.RowMapping, now_unix_s: flo
     here = AGREEMENTS.c.correlation == row["correlation"]
     connection.execute(sa.update(AGREEMENTS).where(here).values(accepted_unix_s=now_unix_s))
     # Its occasions are to be judged anew from the earliest window on that may still be open.
-    judged = JUDGED.c
-    mine = (judged.gateway == row["gateway"]) & (judged.install_epoch == row["install_epoch"])
-    until_unix_s = sa.func.min(judged.until_unix_s, now_unix_s - LONGEST_WINDOW_S)
-    connection.execute(sa.update(JUDGED).where(mine).values(until_unix_s=until_unix_s, look_unix_s=0.0))
+    key = {"gateway": row["gateway"], "install_epoch": row["install_epoch"]}
+    judged_s = connection.execute(sa.select(JUDGED.c.until_unix_s).filter_by(**key)).scalar_one_or_none()
+    earliest_s = now_unix_s - LONGEST_WINDOW_S
+    until_unix_s = earliest_s if judged_s is None else min(judged_s, earliest_s)
+    connection.execute(sa.delete(JUDGED).filter_by(**key))
+    connection.execute(sa.insert(JUDGED).values(until_unix_s=until_unix_s, look_unix_s=0.0, **key))
 
 
 def _put_fact(connection: sa.Connection, fact: Mapping[str, Any]) -> None:
@@ -982,6 +1008,12 @@ def _put_said(
             "closes_unix_s": closes_unix_s,
         }
         _put_fact(connection, fact)
+        if closes_unix_s is not None:
+            judged = JUDGED.c
+            mine = (judged.gateway == gateway) & (judged.install_epoch == install_epoch)
+            connection.execute(
+                sa.update(JUDGED).where(mine, judged.look_unix_s > closes_unix_s).values(look_unix_s=closes_unix_s)
+            )
 
 
 def _note_since(connection: sa.Connection, fact: Mapping[str, Any], now_unix_s: float) -> None:

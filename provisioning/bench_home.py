@@ -295,6 +295,7 @@ def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ic
             "ca": str(folder / "ca.pem"),
             "cert": str(folder / "cert.pem"),
             "key": str(folder / "key.pem"),
+            "outbox": str(folder / "state" / "outbox.sqlite"),
             "ice_addresses": [ice_address],
         },
     )

@@ -100,3 +100,8 @@ def length_in_words(seconds: float, say: Words) -> str:
     if not rest:
         return words
     return say("{minutes} and {seconds}", minutes=words, seconds=say.plural("{n} second", "{n} seconds", rest))
+
+
+def capital(sentence: str) -> str:
+    """The sentence with a capital first letter; days and months have a small one in Swedish."""
+    return sentence[:1].upper() + sentence[1:]

@@ -19,15 +19,18 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.platypus import HRFlowable, KeepTogether, LongTable, SimpleDocTemplate, Spacer, TableStyle
+from reportlab.platypus import HRFlowable, LongTable, SimpleDocTemplate, Spacer, TableStyle
 from reportlab.platypus import Paragraph as Flowing
 
 from centre.export.document import Bullets, Caution, Document, Heading, Paragraph, Part, Signature, Table
 
-LARGE_PT: Final = 17.0
-"""Body of what residents read; nothing on the page is smaller than 16 pt."""
+LARGE_PT: Final = 16.0
+"""What residents read; nothing on the page is smaller."""
 OFFICE_PT: Final = 10.0
-_MARGIN: Final = 20 * mm
+_MARGIN: Final = 18 * mm
+_FRAME_PADDING: Final = 6.0
+"""The library's own, on each side of what flows."""
+_WIDTH: Final = A4[0] - 2 * _MARGIN - 2 * _FRAME_PADDING
 _FONT: Final = "TillsynSans"
 _BOLD: Final = "TillsynSansBold"
 
@@ -37,22 +40,13 @@ def render(document: Document, *, body_pt: float) -> bytes:
     _register_fonts()
     styles = _styles(body_pt)
     flow: list[Any] = [Flowing(escape(document.title), styles["title"])]
-    width = A4[0] - 2 * _MARGIN
-    parts = list(document.parts)
-    while parts:
-        part = parts.pop(0)
-        flowables = _flowables(part, styles, width)
-        if isinstance(part, Heading) and parts and not isinstance(parts[0], Table):
-            # A heading never stands alone at the foot of a page.
-            following = _flowables(parts.pop(0), styles, width)
-            flow += [KeepTogether([*flowables, *following[:1]]), *following[1:]]
-        else:
-            flow += flowables
-    number_pt = max(9.0, body_pt - 1)
+    for part in document.parts:
+        flow += _flowables(part, styles)
+    number_pt = max(9.0, body_pt)
 
     def number(canvas: Any, _: Any) -> None:
         canvas.setFont(_FONT, number_pt)
-        canvas.drawRightString(A4[0] - _MARGIN, 10 * mm, f"{document.page} {canvas.getPageNumber()}")
+        canvas.drawRightString(A4[0] - _MARGIN - _FRAME_PADDING, 9 * mm, f"{document.page} {canvas.getPageNumber()}")
 
     buffer = io.BytesIO()
     SimpleDocTemplate(
@@ -60,8 +54,8 @@ def render(document: Document, *, body_pt: float) -> bytes:
         pagesize=A4,
         leftMargin=_MARGIN,
         rightMargin=_MARGIN,
-        topMargin=18 * mm,
-        bottomMargin=20 * mm,
+        topMargin=13 * mm,
+        bottomMargin=16 * mm,
         title=document.title,
         author="",
         subject=document.title,
@@ -89,16 +83,19 @@ def _styles(body_pt: float) -> dict[str, ParagraphStyle]:
             name,
             fontName=_BOLD if bold else _FONT,
             fontSize=size_pt,
-            leading=size_pt * 1.35,
+            leading=size_pt * 1.3,
             alignment=TA_LEFT,
             **more,
         )
 
+    mark = {"bulletIndent": 0, "bulletFontName": _FONT, "bulletFontSize": body_pt}
     return {
         "title": style("title", body_pt * 1.5, bold=True, spaceAfter=body_pt * 0.6),
-        "heading": style("heading", body_pt * 1.15, bold=True, spaceBefore=body_pt * 0.9, spaceAfter=body_pt * 0.25),
+        "heading": style(
+            "heading", body_pt * 1.15, bold=True, spaceBefore=body_pt * 0.75, spaceAfter=body_pt * 0.2, keepWithNext=1
+        ),
         "body": style("body", body_pt, spaceAfter=body_pt * 0.35),
-        "bullet": style("bullet", body_pt, leftIndent=body_pt * 1.1, bulletIndent=0, spaceAfter=body_pt * 0.25),
+        "bullet": style("bullet", body_pt, leftIndent=body_pt * 1.2, spaceAfter=body_pt * 0.25, **mark),
         "caution": style(
             "caution", body_pt, bold=True, borderWidth=1.5, borderColor=colors.black, borderPadding=6, spaceAfter=14
         ),
@@ -107,7 +104,7 @@ def _styles(body_pt: float) -> dict[str, ParagraphStyle]:
     }
 
 
-def _flowables(part: Part, styles: dict[str, ParagraphStyle], width: float) -> list[Any]:
+def _flowables(part: Part, styles: dict[str, ParagraphStyle]) -> list[Any]:
     match part:
         case Heading(text):
             return [Flowing(escape(text), styles["heading"])]
@@ -116,36 +113,34 @@ def _flowables(part: Part, styles: dict[str, ParagraphStyle], width: float) -> l
         case Caution(text):
             return [Flowing(escape(text), styles["caution"])]
         case Bullets(items):
-            # The list's mark must be the body's size too.
-            return [
-                Flowing(f'<bullet fontName="{_FONT}" fontSize="{styles["bullet"].fontSize}">•</bullet>{escape(item)}',
-                        styles["bullet"])
-                for item in items
-            ]  # fmt: skip
+            return [Flowing(escape(item), styles["bullet"], bulletText="•") for item in items]
         case Table():
-            return [_table(part, styles, width)]
+            return [_table(part, styles)]
         case Signature(labels):
             flow: list[Any] = []
             for label in labels:
                 line = HRFlowable(width="70%", thickness=0.8, color=colors.black, hAlign="LEFT")
-                flow.append(KeepTogether([Spacer(1, 30), line, Flowing(escape(label), styles["body"])]))
+                flow += [Spacer(1, 30), line, Flowing(escape(label), styles["body"])]
+            for each in flow[:-1]:
+                each.keepWithNext = 1
             return flow
         case _:
             assert_never(part)
 
 
-def _table(table: Table, styles: dict[str, ParagraphStyle], width: float) -> Any:
+def _table(table: Table, styles: dict[str, ParagraphStyle]) -> Any:
     rows = [[Flowing(escape(cell), styles["head"]) for cell in table.headings]]
     rows += [[Flowing(escape(cell), styles["cell"]) for cell in row] for row in table.rows]
     total = sum(table.weights)
-    made = LongTable(rows, colWidths=[width * weight / total for weight in table.weights], repeatRows=1)
+    made = LongTable(rows, colWidths=[_WIDTH * weight / total for weight in table.weights], repeatRows=1)
+    made.hAlign = "LEFT"
     made.setStyle(
         TableStyle(
             [
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("LINEBELOW", (0, 0), (-1, 0), 1, colors.black),
                 ("LINEBELOW", (0, 1), (-1, -1), 0.3, colors.grey),
-                ("LEFTPADDING", (0, 0), (-1, -1), 2),
+                ("LEFTPADDING", (0, 0), (-1, -1), 0),
                 ("RIGHTPADDING", (0, 0), (-1, -1), 4),
             ]
         )

@@ -327,7 +327,7 @@ def _logs(found: Examined, say: Words) -> Table:
         counted = "-" if fault is not None else str(openings[account.gateway])
         rows.append((account.gateway, verified, str(account.size), str(account.erased), agreement, counted))
     headings = (say("home"), say("verified"), say("records"), say("erased"), say("agreement"), say("openings"))
-    return Table(headings, tuple(rows), (3, 3, 1.5, 1.5, 2, 2))
+    return Table(headings, tuple(rows), (3, 2.4, 1.7, 1.9, 3.2, 2))
 
 
 def _findings(found: Examined, say: Words) -> list[Part]:
@@ -340,7 +340,7 @@ def _findings(found: Examined, say: Words) -> list[Part]:
         (each.gateway, _when(each, found.period, say), say(WORDS[each.sign]), _detail(each, say), each.who, each.check)
         for each in found.findings
     )
-    return [*parts, Table(headings, rows, (2, 2.4, 4, 2.2, 2, 3))]
+    return [*parts, Table(headings, rows, (2, 2.2, 3.6, 3, 1.6, 3))]
 
 
 def _when(finding: Finding, period: Period, say: Words) -> str:

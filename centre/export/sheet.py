@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from centre.export import vocabulary
 from centre.export.account import Account, Look, by_time, clock_uncertain, shown
 from centre.export.document import Bullets, Caution, Document, Heading, Paragraph, Part
-from centre.export.moment import MONTHS, WEEKDAYS, Period, clock, day_in_words, in_words, length_in_words
+from centre.export.moment import MONTHS, WEEKDAYS, Period, capital, clock, day_in_words, in_words, length_in_words
 from centre.export.words import Words
 from gateway.agreement import Agreement, Line, Occasion, occasions_between
 from gateway.agreement.occasion import pause_bounds
@@ -71,7 +71,8 @@ def make(
             say("You may stop at any time. You need not say why."),
             say("If your camera has a button: press it. It works without any network."),
             ask,
-            say("Then nobody can look until you have agreed again. You can also say no for one night only."),
+            say("You can also say no for one night only."),
+            say("When you have stopped, nobody can look until you have agreed again."),
         )),
         Heading(say("Who to ask")),
         Paragraph(say("You can ask who has looked. You can ask to have the log.")),
@@ -134,7 +135,7 @@ def _last_check(account: Account, zone: ZoneInfo, say: Words) -> list[Part]:
     if not looks:
         return [Heading(say("The last check")), Paragraph(say("There is no check in the log."))]
     look = looks[-1]
-    when = say("{moment}.", moment=in_words(zone, look.first.time_lo, say))
+    when = capital(say("{moment}.", moment=in_words(zone, look.first.time_lo, say)))
     if clock_uncertain(look.first):
         when += " " + say("The device was not sure of the time; it was not earlier.")
     who = vocabulary.role(look.first.role, say)
@@ -191,11 +192,18 @@ def _count(account: Account, period: Period, say: Words) -> list[Part]:
     for each in account.refusals:
         refused[each.code] += each.count
     if refused:
-        items.append(say.plural("{n} request was refused:", "{n} requests were refused:", refused.total()))
-        items += [
-            say("{reason}: {n}", reason=vocabulary.refusal(code, say), n=number)
+        reasons = ", ".join(
+            say("{reason} ({n})", reason=vocabulary.refusal(code, say), n=number)
             for code, number in refused.most_common()
-        ]
+        )
+        items.append(
+            say.plural(
+                "{n} request was refused: {reasons}.",
+                "{n} requests were refused: {reasons}.",
+                refused.total(),
+                reasons=reasons,
+            )
+        )
     else:
         items.append(say("No request was refused."))
     return [Heading(_period_in_words(period, say)), Bullets(tuple(items))]
@@ -210,8 +218,8 @@ def _period_in_words(period: Period, say: Words) -> str:
         and (first.year, first.month) == (last.year, last.month)
     ):
         if (last + timedelta(days=1)).day == 1:
-            return say("{month} {year}", month=say(MONTHS[first.month - 1]), year=first.year)
-        return say("This month, up to {day}", day=day_in_words(last, say))
+            return capital(say("{month} {year}", month=say(MONTHS[first.month - 1]), year=first.year))
+        return capital(say("{month} {year} so far", month=say(MONTHS[first.month - 1]), year=first.year))
     return say("From {first} to {last}", first=_day_or(first, say), last=_day_or(last, say))
 
 
@@ -234,7 +242,7 @@ def _next_check(account: Account, agreement: Agreement | None, zone: ZoneInfo, n
     occasion = next_occasion(account, agreement, now)
     if occasion is None:
         return [*parts, Paragraph(say("No check is planned in the next two months."))]
-    opens, end = in_words(zone, occasion.start_unix_s, say), clock(zone, occasion.end_unix_s, say)
+    opens, end = capital(in_words(zone, occasion.start_unix_s, say)), clock(zone, occasion.end_unix_s, say)
     return [*parts, Paragraph(say("{moment}, or until {end} at the latest.", moment=opens, end=end))]
 
 

@@ -30,6 +30,9 @@ async function ask(path, options = {}) {
 export const getConfig = () => ask("/api/config");
 export const getHomes = () => ask("/api/homes");
 export const getLog = (gateway, newest) => ask(`/api/homes/${encodeURIComponent(gateway)}/ledger?newest=${newest}`);
+export const getHandovers = () => ask("/api/handovers");
+export const acknowledgeHandover = (id) => postJson(`/api/handovers/${encodeURIComponent(id)}/acknowledge`, {});
+export const finishHandover = (id, outcome) => postJson(`/api/handovers/${encodeURIComponent(id)}/done`, {outcome});
 export const logOut = () => postJson("/logout", {});
 export const getGrant = (jwk) => postJson("/api/grants", {jwk});
 

@@ -1,11 +1,14 @@
 // The console's page: the list of homes, one home, one check at a time. What it shows comes from the centre; what it
 // plays comes only from a home whose device key has signed for it (check.js).
 
-import {command, getConfig, getGrant, getHomes, getLog, logOut, RefusedError} from "./api.js";
+import {
+  acknowledgeHandover, command, finishHandover, getConfig, getGrant, getHandovers, getHomes, getLog, logOut, RefusedError,
+} from "./api.js";
 import {Check} from "./check.js";
 import {forgetKey, operatorKey} from "./jws.js";
 import {
-  clockObstacle, clockTime, duration, ending, LOGGED_KINDS, logged, nextStep, refusal, status, view,
+  alarm, clockObstacle, clockTime, disabled, duration, ending, LOGGED_KINDS, logged, nextStep, OUTCOMES, reason, refusal, since,
+  status, steps, view,
 } from "./words.js";
 
 const RENEW_BEFORE_S = 6;
@@ -25,6 +28,7 @@ const page = {
   grantExpUnixS: 0,
   clockOffsetS: 0,
   homes: [],
+  handovers: [],
   gateway: null, // the home that is open
   challenge: null, // {message, heardMs}
   challengeError: null,
@@ -89,6 +93,7 @@ function whenText(due) {
 }
 
 function noteText(home) {
+  if (home.disabled) return disabled(home.disabled);
   if (!home.online) return "Not connected";
   if (home.heard_unix_s === null) return "Has not reported yet";
   const silentS = nowUnixS() - home.heard_unix_s;
@@ -96,9 +101,86 @@ function noteText(home) {
   return clockObstacle(home.clock) ? "Clock not certain" : "";
 }
 
+// Hand-overs
+
+/** Who must act, and by when. */
+function handoverWho(one) {
+  const unit = one.unit ?? "home care";
+  if (one.state === "acknowledged") return `${one.acknowledged_by} has taken it on · ${unit} · since ${clockTime(one.acknowledged_unix_s)}`;
+  const late = one.escalations > 0 ? ` · overdue, told ${one.escalations + 1} times` : "";
+  return `${unit} must act · somebody must take it on by ${clockTime(one.deadline_unix_s)}${late}`;
+}
+
+function newHandoverRow(id) {
+  const row = byId("handover-row").content.firstElementChild.cloneNode(true);
+  row.dataset.id = id;
+  row.querySelector("select").append(...OUTCOMES.map(([word, text]) => new Option(text, word)));
+  row.querySelector(".handover-take").addEventListener("click", () => { void act(row, () => acknowledgeHandover(id)); });
+  row.querySelector(".handover-finish").addEventListener("click", () => {
+    void act(row, () => finishHandover(id, row.querySelector("select").value));
+  });
+  return row;
+}
+
+async function act(row, how) {
+  row.setAttribute("aria-busy", "true");
+  try {
+    await how();
+    say("");
+  } catch (error) {
+    complain(error);
+  }
+  row.removeAttribute("aria-busy");
+  await refresh();
+}
+
+function showHandovers() {
+  const list = byId("handovers");
+  const mayAct = page.config.roles.includes("operator");
+  byId("handovers-strip").hidden = page.handovers.length === 0;
+  // As the homes' rows: kept and moved, so that the keyboard focus stays where it is.
+  const kept = new Map([...list.children].map((row) => [row.dataset.id, row]));
+  const hadFocus = list.contains(document.activeElement);
+  for (const [place, one] of page.handovers.entries()) {
+    const row = kept.get(one.id) ?? newHandoverRow(one.id);
+    kept.delete(one.id);
+    const isOpen = one.state === "open";
+    const isLate = isOpen && nowUnixS() > one.deadline_unix_s;
+    const name = `${one.gateway}, ${one.occasion.replace("T", " ")}`;
+    row.dataset.state = one.state;
+    row.querySelector(".pill").textContent = isOpen ? (isLate ? "Overdue" : "Act now") : "Taken on";
+    row.querySelector(".pill").dataset.status = isLate ? "missed" : isOpen ? "due" : "recheck-not-now";
+    row.querySelector(".handover-what").textContent = `${name}: ${reason(one.reason)}`;
+    row.querySelector(".handover-who").textContent = handoverWho(one);
+    row.querySelector(".handover-steps").textContent = [one.steps.length ? `Agreed: ${steps(one.steps)}.` : "", since(one.since)]
+      .filter(Boolean).join(" ");
+    const take = row.querySelector(".handover-take");
+    const finish = row.querySelector(".handover-finish");
+    const hadTake = take === document.activeElement;
+    take.hidden = !isOpen || !mayAct;
+    finish.hidden = row.querySelector(".handover-outcome").hidden = isOpen || !mayAct;
+    take.setAttribute("aria-label", `Acknowledge hand-over: ${name}`);
+    finish.setAttribute("aria-label", `Done: ${name}`);
+    if (hadTake && take.hidden) row.querySelector("select").focus();
+    if (list.children[place] !== row) {
+      const focused = row.contains(document.activeElement) ? document.activeElement : null;
+      list.insertBefore(row, list.children[place] ?? null);
+      focused?.focus();
+    }
+  }
+  for (const row of kept.values()) row.remove();
+  if (hadFocus && !list.contains(document.activeElement)) byId(page.handovers.length ? "handovers-title" : "list-title").focus();
+  const open = page.handovers.filter((one) => one.state === "open");
+  const late = open.filter((one) => nowUnixS() > one.deadline_unix_s).length;
+  const words = open.length === 0 ? "" : `${open.length} hand-over${open.length > 1 ? "s" : ""} to take on${late ? `, ${late} overdue` : ""}.`;
+  const spoken = byId("handovers-news");
+  if (spoken.textContent !== words) spoken.textContent = words;
+}
+
 // The list
 
 function showList() {
+  showHandovers();
   const list = byId("homes");
   const rows = page.homes.map((home) => ({home, due: dueOf(home)}));
   rows.sort((one, other) => {
@@ -192,6 +274,7 @@ const chosenDue = (home) => dueOf(home).find((one) => one.id === page.chosen);
 /** Why Start is not possible now, in words; "" when it is. */
 function startObstacle() {
   const home = openHome();
+  if (home.disabled) return refusal(new RefusedError("home-disabled"));
   if (!page.config.roles.includes("operator")) return "Your account may not make checks. Ask a colleague with the operator role.";
   if (!page.operator) return "Waiting for your shift's grant from the centre…";
   if (page.isStarting) return "Opening…";
@@ -269,7 +352,7 @@ const isChallengeFresh = (spareS) => page.challenge !== null && challengeAgeS() 
 
 async function fetchChallenge() {
   const home = openHome();
-  if (!home || page.askingFor === home.gateway || !page.operator) return;
+  if (!home || home.disabled || page.askingFor === home.gateway || !page.operator) return;
   page.askingFor = home.gateway;
   page.challengeAskedMs = nowMs();
   try {
@@ -293,7 +376,7 @@ async function fetchChallenge() {
 function keepChallenge() {
   const home = openHome();
   if (!home || page.check || page.isStarting || document.hidden || page.askingFor === home.gateway) return;
-  if (!page.config.roles.includes("operator")) return;
+  if (!page.config.roles.includes("operator") || home.disabled) return;
   if (page.challengeError || !page.challenge) {
     if (nowMs() - page.challengeAskedMs > ASK_AGAIN_S * 1000) void fetchChallenge();
     return;
@@ -430,7 +513,7 @@ function refresh() {
   refreshing ??= (async () => {
     await new Promise((resolve) => { setTimeout(resolve, 100); });
     try {
-      page.homes = await getHomes();
+      [page.homes, page.handovers] = await Promise.all([getHomes(), getHandovers()]);
       connected(true);
       show();
       await showLog();
@@ -464,12 +547,10 @@ function listen() {
     showOutcome(JSON.parse(data));
     void refresh();
   });
+  source.addEventListener("handover", () => { void refresh(); });
   source.addEventListener("alarm", ({data}) => {
-    const {gateway, code, count} = JSON.parse(data);
-    const alarm = byId("alarm");
-    alarm.textContent = `Security alarm: ${gateway === "unknown" ? "an unknown sender" : gateway} sent something that was not in order `
-      + `(${code}, ${count} this hour). It was dropped. Report it.`;
-    alarm.hidden = false;
+    byId("alarm").textContent = alarm(JSON.parse(data));
+    byId("alarm").hidden = false;
   });
 }
 
@@ -568,7 +649,7 @@ async function begin() {
   page.inputMs = nowMs();
   watermark();
   setInterval(watermark, 30000);
-  [page.homes] = await Promise.all([getHomes(), renewGrant()]);
+  [page.homes, page.handovers] = await Promise.all([getHomes(), getHandovers(), renewGrant()]);
   connected(true);
   window.addEventListener("hashchange", follow);
   document.addEventListener("keydown", onKey);

@@ -34,6 +34,11 @@ const REFUSALS = {
   "no-answer": `The home did not answer within 12 seconds. Try once more; if it stays silent, ${ROUTINE}.`,
   "broker-down": "The centre has no connection to the homes just now. It keeps trying; try again in a minute.",
   "unknown-home": "The centre knows no such home. Go back to the list.",
+  "home-disabled": "This home's log does not fit what the centre has witnessed; its camera stays off. Report it now, and make the check as a visit.",
+  "already-acknowledged": "A colleague has taken this hand-over on already.",
+  "not-acknowledged": "Acknowledge this hand-over first.",
+  "already-done": "This hand-over is done already.",
+  "unknown-handover": "There is no such hand-over any more. Reload this page.",
   "not-logged-in": "Your login has ended. Open your login link again.",
   "other-account": "This browser holds another account's grant. Reload this page.",
   "grant-expired": "Your shift's grant has ended. Reload this page to get a new one.",
@@ -105,6 +110,70 @@ export function logged(row) {
   const why = row.why ? ` (${row.why.replaceAll("-", " ")})` : "";
   return `${KINDS[row.kind] ?? row.kind}${why}`;
 }
+
+// Why a check became a hand-over; source: centre/missed.py. A refusal's code stands in REFUSALS.
+const REASONS = {
+  "missed-check": "The agreed check was not made",
+  "not-seen": "The resident was not seen",
+  "recheck-missed": "Not seen, and nobody looked again",
+  "check-broken": "The check broke off, and nobody saw the resident",
+  "unclosed": "The check began, and the home has not said how it ended",
+  "home-disabled": "The home is disabled because of its log",
+  "outside-window": "Refused: it was not the agreed time",
+  "clock-untrusted": "Refused: the home did not know the time",
+  "camera-fault": "The camera does not work",
+  "mount-fault": "The camera can't be turned",
+  "integrity-alarm": "The home's log does not fit",
+};
+export const reason = (word) => REASONS[word] ?? `The check was refused (${String(word).replaceAll("-", " ")})`;
+
+const STEPS = {
+  "call-resident": "call the resident", "visit": "visit", "call-contact": "call the contact person",
+};
+/** "call the resident within 5 min, then visit (hv-centrum) within 45 min". */
+export const steps = (list) => list.map((step) => {
+  const what = STEPS[step.do] ?? step.do.replaceAll("-", " ");
+  return `${what}${step.unit ? ` (${step.unit})` : ""} within ${step.within_min} min`;
+}).join(", then ");
+
+/** What may have come of a hand-over: [word for the record, words for the person]. */
+export const OUTCOMES = [
+  ["visited", "Visited, resident well"],
+  ["reached", "Reached by telephone, well"],
+  ["help-given", "Visited, help was needed"],
+  ["not-at-home", "Not at home"],
+  ["checked-later", "Seen in a later check"],
+  ["other", "Other, written in the care record"],
+];
+
+const SINCE = {
+  seen: "The home has since reported: seen.", not_seen: "The home has since reported a check: not seen.",
+  unsure: "The home has since reported a check: unsure.", broken: "The home has since reported a check that broke off.",
+};
+/** What a home reported after its check was handed over, or "". */
+export const since = (word) => SINCE[word] ?? "";
+
+// Alarms of the jobs and the witness; source: centre/witness.py. Any other code is a message that was dropped.
+const ALARMS = {
+  "log-forked": "has a log that contradicts what was witnessed before. It is disabled until it has been installed anew. Report it now.",
+  "log-shorter": "has a log shorter than what was witnessed. It is disabled until it has been installed anew. Report it now.",
+  "lines-false": "sent log lines that its own signature does not cover. Report it.",
+  "gap": "signed its log, but some of its lines have not arrived. Report it if it repeats.",
+  "bad-proof": "sent a proof that does not verify. Report it.",
+  "ledger-gap": "has log lines that have not arrived. Report it.",
+  "checkpoint-stale": "has not signed its log for more than a day. Report it.",
+  "home-silent": "has been silent for more than an hour. Follow your routine for a home that can't be reached.",
+};
+/** An alarm as a sentence. */
+export function alarm({gateway, code, count}) {
+  const who = gateway === "unknown" ? "an unknown sender" : gateway;
+  if (ALARMS[code]) return `Alarm: ${who} ${ALARMS[code]}`;
+  return `Security alarm: ${who} sent something that was not in order (${code}, ${count} this hour). It was dropped. Report it.`;
+}
+
+const DISABLED = {"log-forked": "its log contradicts itself", "log-shorter": "its log has become shorter"};
+/** Why a home is disabled, in words, or "". */
+export const disabled = (why) => (why ? `Disabled: ${DISABLED[why.why] ?? why.why}` : "");
 
 const STATUSES = {
   recheck: "Look again", due: "Due now", late: "Time is over", missed: "Missed", soon: "Soon", paused: "Paused", done: "Done",

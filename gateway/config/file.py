@@ -91,6 +91,8 @@ class LinkConfig(Config, frozen=True):
     ca: AbsolutePath
     cert: AbsolutePath
     key: AbsolutePath
+    outbox: AbsolutePath
+    """The file that keeps what must reach the centre until the broker has it."""
     ice_addresses: Annotated[list[str], Meta(min_length=1, max_length=4)]
     """The addresses that may be offered to the operator: the tunnel's, and no other of the home."""
 

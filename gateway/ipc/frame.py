@@ -41,6 +41,12 @@ class BrokerChanged(Frame, frozen=True):
     up: bool
 
 
+class OutboxWants(Frame, frozen=True):
+    """The number of the first ledger record that the outbox does not have; the guard gives from there on."""
+
+    seq: Annotated[int, Meta(ge=0)]
+
+
 # guard → link
 class Publish(Frame, frozen=True):
     branch: Code
@@ -48,6 +54,10 @@ class Publish(Frame, frozen=True):
     correlation: Annotated[bytes, Meta(max_length=64)] = b""
     evidential: bool = False
     retain: bool = False
+    seq: Annotated[int, Meta(ge=0)] | None = None
+    """The ledger's number, where the payload is a record."""
+    slot: Code | None = None
+    """A newer one of the same slot makes an older one superfluous."""
 
 
 class MediaOpened(Frame, frozen=True):
@@ -145,7 +155,7 @@ class LocalFacts(Frame, frozen=True):
 
 ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState
 ToHand = LocalFacts
-ToGuardFromLink = Beat | CommandArrived | TimeArrived | BrokerChanged
+ToGuardFromLink = Beat | CommandArrived | TimeArrived | BrokerChanged | OutboxWants
 ToLink = Beat | Publish | MediaOpened | MediaShut
 ToEye = Beat | Start | LetFramesOut | Stop
 ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | FromOperator | EyeFault | Stopped

@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -53,7 +54,7 @@ from gateway.edge.service_systemd import (
 )
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect, pair
-from gateway.ledger import Ledger, RecordKind
+from gateway.ledger import Ledger, RecordKind, read_records
 from gateway.protocol import sdp, strict_json
 from gateway.protocol.envelope import sign
 from gateway.protocol.key import SigningKey
@@ -106,6 +107,7 @@ REFUSALS_EVERY_S: Final = 10.0
 """Refusals of one code are recorded one by one only this often; those in between are counted into one record."""
 MAX_REPLIES_PER_S: Final = 50
 MAX_UNSENT: Final = 200
+FEED_RECORDS: Final = 64
 MAX_HANDS: Final = 4
 HAND_LIMIT_S: Final = 5.0
 DURABLE_LIMIT_S: Final = 3.0
@@ -166,6 +168,8 @@ class Guard:
     _time_due_s: float = 0.0
     _hello_due_s: float = 0.0
     _compare_due_s: float = 0.0
+    _wanted: int | None = None
+    """The record that the link's outbox wants next; None until it has said so."""
     _hands: int = 0
     _unsent: deque[frame.Publish] = field(default_factory=lambda: deque(maxlen=MAX_UNSENT))
     _broken: bool = False
@@ -199,6 +203,7 @@ class Guard:
                 self._dispatch(machine.Fault(Why.LINK_LOST))
             channel: Channel[frame.ToGuardFromLink] = Channel(sock, frame.ToGuardFromLink)
             self._link = channel
+            self._wanted = None
             self._spawn(self._serve_link(channel), "link")
             with contextlib.suppress(ChannelLostError):
                 while self._unsent:
@@ -235,6 +240,9 @@ class Guard:
                 self._on_command(untrusted, correlation)
             case frame.TimeArrived(untrusted):
                 self._on_time(untrusted)
+            case frame.OutboxWants(seq):
+                self._wanted = seq
+                self._feed_outbox()
             case _:
                 assert_never(got)
 
@@ -769,6 +777,7 @@ class Guard:
             self._dispatch(machine.Tick())
             self._heartbeat(now_s)
             self._end_idle_eye(now_s)
+            self._feed_outbox()
             self._compare_time(now_s)
             self._ask_time(now_s)
             self._say_hello(now_s)
@@ -870,7 +879,7 @@ class Guard:
             self._later(machine.Fault(Why.LEDGER_UNWRITABLE))
             raise RefusedError(RefusalCode.LEDGER_UNWRITABLE) from exc
         if line:
-            self._publish(Branch.LEDGER, line, evidential=True)
+            self._publish_record(line)
 
     def _append_facts(self, kind: RecordKind, facts: Facts, **fields: Any) -> None:
         """Append a record of a check; raises LedgerUnwritableError."""
@@ -885,7 +894,7 @@ class Guard:
             attempt=facts.attempt,
             **fields,
         )
-        self._publish(Branch.LEDGER, line, evidential=True)
+        self._publish_record(line)
 
     def _append_quietly(self, kind: RecordKind, facts: Facts, **fields: Any) -> None:
         try:
@@ -896,14 +905,45 @@ class Guard:
 
     def _checkpoint(self) -> None:
         if note := self.chronicle.checkpoint():
-            self._publish(Branch.LEDGER, note, evidential=True)
+            self._publish(Branch.LEDGER, note, evidential=True, slot="checkpoint")
 
     def _reply(self, message: Message, correlation: bytes) -> None:
         if correlation:
             self._publish(Branch.REPLY, sign(message, self.device_key), correlation=correlation)
 
-    def _publish(self, branch: Branch, payload: bytes, *, correlation: bytes = b"", evidential: bool = False) -> None:
-        order = frame.Publish(branch.value, payload, correlation, evidential)
+    def _publish_record(self, line: bytes) -> None:
+        """Give the newest record to the link, if it has all those before it; else it comes in its turn."""
+        seq = self.chronicle.size - 1
+        if self._link is None or self._wanted is None or self._wanted != seq:
+            return
+        with contextlib.suppress(ChannelLostError):
+            self._link.send(frame.Publish(Branch.LEDGER.value, line, evidential=True, seq=seq))
+            self._wanted = seq + 1
+
+    def _feed_outbox(self) -> None:
+        """Give the link what its outbox lacks, a portion at a time, from the ledger's files."""
+        wanted = self._wanted
+        if self._link is None or wanted is None or wanted >= self.chronicle.size:
+            return
+        for stored in islice(read_records(ledger_path(self.config)), wanted, wanted + FEED_RECORDS):
+            if self._link.lost or self._link.waiting > FEED_RECORDS:
+                return
+            with contextlib.suppress(ChannelLostError):
+                self._link.send(frame.Publish(Branch.LEDGER.value, stored.line, evidential=True, seq=stored.seq))
+                self._wanted = stored.seq + 1
+        if self._wanted == self.chronicle.size and (note := self.chronicle.last_checkpoint()):
+            self._publish(Branch.LEDGER, note, evidential=True, slot="checkpoint")
+
+    def _publish(
+        self,
+        branch: Branch,
+        payload: bytes,
+        *,
+        correlation: bytes = b"",
+        evidential: bool = False,
+        slot: str | None = None,
+    ) -> None:
+        order = frame.Publish(branch.value, payload, correlation, evidential, slot=slot)
         if self._link is not None:
             try:
                 self._link.send(order)

@@ -91,6 +91,12 @@ class Chronicle:
         """The signed checkpoint of all records; b"" where there is no ledger. Raises LedgerUnwritableError."""
         return b"" if self.ledger is None else self.ledger.checkpoint()
 
+    def last_checkpoint(self) -> bytes:
+        """The checkpoint that is stored; b"" where the records since then make it worth less than the next one."""
+        if self.ledger is None or self.ledger.checkpoint_size != self.ledger.size:
+            return b""
+        return self.ledger.checkpoint()
+
     def close(self) -> None:
         if self.ledger is not None:
             self.ledger.close()

@@ -31,6 +31,9 @@ from gateway.edge.service_systemd import die_with_parent, run_until_signal
 LOG = logging.getLogger("tillsyn.home")
 
 WATCHDOG_S: Final = 5.0
+"""From READY on, as systemd's WatchdogSec."""
+START_LIMIT_S: Final = 20.0
+"""Until READY, as TimeoutStartSec: a busy board may take long to load the eye's libraries."""
 RESTART_S: Final = 0.3
 STOP_LIMIT_S: Final = 6.0
 
@@ -96,7 +99,7 @@ class Home:
         self._notify_path.unlink(missing_ok=True)
         self._notify.bind(str(self._notify_path))
         self._notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._heard: dict[int, float] = {}
+        self._allowed_until_s: dict[int, float] = {}
         verbose = ["--verbose"] if LOG.isEnabledFor(logging.INFO) else []
         tillsyn = [sys.executable, "-m", "gateway.cli", *verbose]
         self._park = [*tillsyn, "park", "--config", config.park]
@@ -151,14 +154,14 @@ class Home:
         service.starts += 1
         process = await self._start(service)
         service.process = process
-        self._heard[process.pid] = time.monotonic()
+        self._allowed_until_s[process.pid] = time.monotonic() + START_LIMIT_S
         self._write_pids()
         try:
             return await process.wait()
         finally:
             if process.returncode is None:
                 await _end(process)
-            self._heard.pop(process.pid, None)
+            self._allowed_until_s.pop(process.pid, None)
             service.process = None
             self._write_pids()
             if service.parks_after and not (service is self.eye and self.guard.process is not None):
@@ -198,10 +201,10 @@ class Home:
                 while True:
                     self._take_notice()
             now_s = time.monotonic()
-            for pid, heard_s in list(self._heard.items()):
-                if now_s - heard_s > WATCHDOG_S:
+            for pid, until_s in list(self._allowed_until_s.items()):
+                if now_s > until_s:
                     LOG.error("process %d gives no sign of life: killed", pid)
-                    self._heard[pid] = now_s
+                    self._allowed_until_s[pid] = now_s + WATCHDOG_S
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
@@ -210,8 +213,8 @@ class Home:
         for level, kind, credentials in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 pid = int.from_bytes(credentials[:4], sys.byteorder, signed=True)
-                if pid in self._heard and (b"WATCHDOG=1" in data or b"READY=1" in data):
-                    self._heard[pid] = time.monotonic()
+                if pid in self._allowed_until_s and (b"WATCHDOG=1" in data or b"READY=1" in data):
+                    self._allowed_until_s[pid] = time.monotonic() + WATCHDOG_S
 
     async def _run_park(self) -> None:
         process = await asyncio.create_subprocess_exec(*self._park, stdin=asyncio.subprocess.DEVNULL)

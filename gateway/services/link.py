@@ -1,7 +1,8 @@
 """The link: MQTT, ICE, the home's way out. Holds no device node, no signing key, and no picture it could read.
 
 Unit: tillsyn-link. It carries bytes between the broker and the guard, and sealed datagrams between the operator and the
-eye. What has evidential value waits in memory, in order, until the broker has acknowledged it.
+eye. What has evidential value waits in the outbox, on disk and in order, until the broker has acknowledged it. The link
+tells the guard which record of the ledger the outbox wants next, so that nothing is missed whoever of the two was away.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import json
 import logging
 import socket
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from gateway.core.boottime import boottime_s
 from gateway.core.error import TransientError
 from gateway.edge.broker_paho import Broker, BrokerAddress, BrokerDown, BrokerUp, Incoming
 from gateway.edge.ice_aioice import carry
+from gateway.edge.outbox_sqlite import Outbox, OutboxFullError
 from gateway.edge.service_systemd import feed_watchdog, harden, run_until_signal
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect
@@ -32,7 +33,6 @@ LOG = logging.getLogger("tillsyn.link")
 BEAT_S: Final = 1.0
 SILENT_S: Final = 4.0
 """A broker that owes an acknowledgement for longer is as good as gone, long before TCP or keep-alive say so."""
-MAX_WAITING: Final = 10_000
 MAX_COMMANDS_WAITING: Final = 64
 GUARD_RETRY_S: Final = 0.2
 
@@ -43,15 +43,16 @@ class Link:
 
     config: LinkConfig
     broker: Broker
+    outbox: Outbox
     _guard: Channel[frame.ToLink] | None = None
     _media: asyncio.Task[None] | None = None
-    _evidence: deque[frame.Publish] = field(default_factory=deque)
     _evidence_waits: asyncio.Event = field(default_factory=asyncio.Event)
     _owed: dict[int, float] = field(default_factory=dict)
     _up: bool = False
     _connected: bool = False
     _group: asyncio.TaskGroup | None = None
     _flooded: int = 0
+    _outbox_was_full: bool = False
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -110,6 +111,7 @@ class Link:
                 continue
             self._guard = channel
             try:
+                channel.send(frame.OutboxWants(self.outbox.next_seq))
                 channel.send(frame.BrokerChanged(self._up))
                 while True:
                     got, fds = await channel.receive()
@@ -140,21 +142,25 @@ class Link:
 
     def _publish(self, order: frame.Publish) -> None:
         if not order.evidential:
-            self._send(order)
+            self._send(order.branch, order.payload, correlation=order.correlation, retain=order.retain)
             return
-        if len(self._evidence) >= MAX_WAITING:
-            # The guard's ledger still has it; what is lost is only that the centre hears of it by itself.
-            self._evidence.popleft()
-            LOG.error("evidence waits too long: the oldest was dropped here")
-        self._evidence.append(order)
+        if order.seq is None:
+            self.outbox.put(order.branch, order.payload, slot=order.slot)
+        elif order.seq > self.outbox.next_seq:
+            # It overtook what we asked for; the guard gives it again in its turn.
+            self._tell(frame.OutboxWants(self.outbox.next_seq))
+        else:
+            try:
+                self.outbox.put_record(order.seq, order.branch, order.payload)
+            except OutboxFullError:
+                self._outbox_was_full = True
         self._evidence_waits.set()
 
-    def _send(self, order: frame.Publish) -> asyncio.Future[None]:
+    def _send(
+        self, branch: str, payload: bytes, *, correlation: bytes = b"", retain: bool = False
+    ) -> asyncio.Future[None]:
         done = self.broker.publish(
-            topic(self.config.gateway, Branch(order.branch)),
-            order.payload,
-            correlation=order.correlation,
-            retain=order.retain,
+            topic(self.config.gateway, Branch(branch)), payload, correlation=correlation, retain=retain
         )
         if not done.done():
             number = id(done)
@@ -170,15 +176,19 @@ class Link:
         """One at a time, in order, each until it is acknowledged."""
         while True:
             await self._evidence_waits.wait()
-            if not self._evidence or not self._connected:
+            item = self.outbox.oldest()
+            if item is None or not self._connected:
                 self._evidence_waits.clear()
                 continue
             try:
-                await self._send(self._evidence[0])
+                await self._send(item.branch, item.payload)
             except TransientError:
                 await asyncio.sleep(0.1)
                 continue
-            self._evidence.popleft()
+            self.outbox.done(item)
+            if self._outbox_was_full:
+                self._outbox_was_full = False
+                self._tell(frame.OutboxWants(self.outbox.next_seq))
 
     async def _beat(self) -> None:
         while True:
@@ -225,4 +235,8 @@ def main(config: LinkConfig) -> None:
         subscriptions=[topic(config.gateway, branch) for branch in (Branch.COMMAND, Branch.TIME)],
         will=(topic(config.gateway, Branch.STATUS), json.dumps({"online": False}).encode()),
     )
-    run_until_signal(Link(config, broker).run())
+    outbox = Outbox(Path(config.outbox))
+    try:
+        run_until_signal(Link(config, broker, outbox).run())
+    finally:
+        outbox.close()

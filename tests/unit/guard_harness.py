@@ -873,8 +873,9 @@ class World:
 
     def person(self, name: str = "op-1", role: Role = Role.OPERATOR, flaw: str | None = None) -> Person:
         """Somebody with a grant for this hour; `flaw` names what is wrong with it."""
-        hour = int(self.true_unix_s // 3600)
-        slot = (name, role, flaw, hour, self.trust_epoch)
+        # A grant of the future is only one when it is made: kept, it would come true.
+        since = self.true_unix_s if flaw == "future" else self.true_unix_s // 3600
+        slot = (name, role, flaw, since, self.trust_epoch)
         if slot not in self._people:
             now = self.true_unix_s
             nbf, exp = now - 300.0, now + 2 * 3600.0

@@ -582,6 +582,18 @@ def test_an_opening_of_something_else_than_what_is_due_and_in_force_is_refused(w
     assert started(world) == 0
 
 
+def test_in_an_agreed_pause_nothing_opens(world):
+    line = line_of("p", world.local_minute(-1))
+    pause = {"from": "2026-11-23T20:00", "until": "2026-11-23T23:50"}
+    world.put(agreement_of(world.next_version(), [line], pauses=[pause]))
+    due = type("Due", (), {"line": "p", "occasion": f"2026-11-23T{line['start']}", "attempt": 1})
+    assert code(world.open(world.open_command(world.challenge(), due))[1]) == "paused"
+    world.advance(660.0)
+    world.open(world.open_command(world.challenge(), due))
+    world.advance(2.0)
+    assert started(world) == 1
+
+
 def test_a_second_opening_is_refused_and_leaves_the_first_as_it_is(world):
     lines = [line_of(name, world.local_minute(-1)) for name in ("one", "two")]
     world.put(agreement_of(world.next_version(), lines))
