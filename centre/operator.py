@@ -128,9 +128,9 @@ class Operator:
             await asyncio.sleep(0.1)
         raise OperatorError(f"{gateway} has nothing due after {limit_s:g} s: {home}")
 
-    async def ledger(self, gateway: str) -> list[dict[str, Any]]:
-        """The records that have reached the centre."""
-        return list(await self._get(f"/api/homes/{gateway}/ledger"))
+    async def ledger(self, gateway: str, *, after: int = -1) -> list[dict[str, Any]]:
+        """The records above number `after` that have reached the centre, oldest first; a page of them."""
+        return list(await self._get(f"/api/homes/{gateway}/ledger?after={after}"))
 
     async def send(self, home: dict[str, Any], message: Message) -> bytes:
         """Sign and send one command; the home's reply, unverified."""

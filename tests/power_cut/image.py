@@ -28,8 +28,9 @@ WANTED_MODULES = (
     "ext4",
     "dm-log-writes",
 )
-LIBRARIES = ("libc.so.6", "libm.so.6", "libz.so.1", "libexpat.so.1", "libffi.so.8", "libcrypto.so.3", "libssl.so.3")
-DMSETUP_LIBRARIES = ("libdevmapper.so.1.02.1", "libselinux.so.1", "libudev.so.1", "libpcre2-8.so.0", "libgcc_s.so.1")
+LIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libgcc_s.so.1")
+PYTHON_LIBRARIES = ("libz.so.1", "libexpat.so.1", "libffi.so.8", "libcrypto.so.3", "libssl.so.3")
+DMSETUP_LIBRARIES = ("libdevmapper.so.1.02.1", "libselinux.so.1", "libudev.so.1", "libpcre2-8.so.0")
 LEFT_OUT_OF_PYTHON = ("idlelib", "lib2to3", "pydoc_data", "ensurepip", "tkinter", "distutils", "unittest", "test")
 
 MUTATIONS = {
@@ -105,7 +106,7 @@ def _programs(debian: Path, root: Path) -> None:
     shutil.copy2(debian / "usr/bin/python3.11", root / "usr/bin/python3.11")
     libraries = root / "lib/x86_64-linux-gnu"
     libraries.mkdir(parents=True)
-    for name in (*LIBRARIES, *DMSETUP_LIBRARIES):
+    for name in (*LIBC, *PYTHON_LIBRARIES, *DMSETUP_LIBRARIES):
         for folder in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"):
             if (debian / folder / name).exists():
                 shutil.copy2(debian / folder / name, libraries / name)

@@ -38,7 +38,7 @@ class Machine:
         self._offset = 0
         self.events: list[dict[str, Any]] = []
         self._started_s = time.monotonic()
-        words = f"console=ttyS0 quiet panic=-1 mitigations=off lane.seed={seed} lane.turns={turns}"
+        words = f"console=ttyS0 panic=-1 mitigations=off lane.seed={seed} lane.turns={turns}"
         command = ["nice", "-n", "10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]
         command += ["-machine", "q35,accel=tcg", "-cpu", "max", "-m", str(MEMORY_MIB), "-display", "none"]
         command += ["-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]

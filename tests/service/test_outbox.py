@@ -1,0 +1,59 @@
+"""What the home recorded while the broker was away reaches the centre afterwards: each record once, in order.
+
+Mutations that turn these red: keep the outbox in memory (a killed link loses it); don't say `OutboxWants` at a new
+connection; start feeding at the newest record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from running_bench import Bench, bench, run
+
+from centre.operator import Operator
+from gateway.ipc import frame
+from gateway.services import hand
+from provisioning.demo import start_broker
+
+pytestmark = pytest.mark.service
+
+PAUSES = 40
+
+
+async def _numbers_at_the_centre(home: Bench, operator: Operator) -> list[int]:
+    numbers: list[int] = []
+    while rows := await operator.ledger(home.home.gateway, after=numbers[-1] if numbers else -1):
+        numbers += [row["seq"] for row in rows]
+    return numbers
+
+
+def test_records_of_an_outage_arrive_once_and_in_order_over_kills(tmp_path: Path):
+    async def work() -> None:
+        async with bench(tmp_path) as home:
+            broker = home.running.processes["broker"]
+            broker.kill()
+            await broker.wait()
+            for number in range(PAUSES):
+                await hand.tell(home.home.control_socket, frame.NotTonight(3600.0))
+                await hand.tell(home.home.control_socket, frame.EndPause())
+                if number in (10, 25):
+                    victim = "link" if number == 10 else "guard"
+                    os.kill(home.pid(victim), signal.SIGKILL)
+                    await home.until(lambda name=victim: name not in home.running.pids(), 10.0)
+                    await home.until(lambda name=victim: name in home.running.pids(), 15.0)
+                    await home.until(home.home.control_socket.exists, 10.0)
+                    await asyncio.sleep(2.0)
+            recorded = len(home.records())
+            assert recorded >= 2 * PAUSES
+            home.running.processes["broker"] = await start_broker(home.home)
+            async with Operator(home.running.url, home.home.login_token) as operator:
+                async with asyncio.timeout(60.0):
+                    while len(numbers := await _numbers_at_the_centre(home, operator)) < recorded:
+                        await asyncio.sleep(0.5)
+            assert numbers == list(range(len(numbers)))
+
+    run(work())
