@@ -199,10 +199,7 @@ def read_account(path: Path, *, unverified: bool = False) -> Account:
         fault = error
     gathering = _Gathering()
     try:
-        for stored in read_records(path):
-            if report is not None and stored.seq >= report.size:
-                break  # a writer at work beside us: this one was not verified
-            gathering.take(stored)
+        gathering.take_from(path, size=None if report is None else report.size)
     except LedgerRefusedError as error:
         fault = fault or error
         if not unverified:
@@ -293,6 +290,13 @@ class _Gathering:
     events: list[Record] = field(default_factory=list)
     size: int = 0
     erased: int = 0
+
+    def take_from(self, path: Path, *, size: int | None) -> None:
+        """All records, or the first `size`: what a writer at work beside us has added since was not verified."""
+        for stored in read_records(path):
+            if size is not None and stored.seq >= size:
+                return
+            self.take(stored)
 
     def take(self, stored: StoredRecord) -> None:
         self.size += 1

@@ -88,7 +88,7 @@ def _styles(body_pt: float) -> dict[str, ParagraphStyle]:
             **more,
         )
 
-    mark = {"bulletIndent": 0, "bulletFontName": _FONT, "bulletFontSize": body_pt}
+    mark: dict[str, Any] = {"bulletIndent": 0, "bulletFontName": _FONT, "bulletFontSize": body_pt}
     return {
         "title": style("title", body_pt * 1.5, bold=True, spaceAfter=body_pt * 0.6),
         "heading": style(

@@ -143,6 +143,9 @@ def _weekdays(text: str, *, ordinals: bool) -> tuple[tuple[str, int | None], ...
         if match is None or (match[1] and not ordinals):
             raise ValueError("recurrence has a BYDAY that is not a weekday")
         weekdays.append((match[2], int(match[1]) if match[1] else None))
+    if len(set(weekdays)) != len(weekdays):
+        # Forty times TU means TU, and costs forty times as much to count.
+        raise ValueError("recurrence names a weekday twice")
     if len({ordinal is None for _, ordinal in weekdays}) > 1:
         raise ValueError("recurrence mixes weekdays with and without ordinal, which programs read differently")
     return tuple(weekdays)
@@ -152,6 +155,8 @@ def _month_days(text: str) -> tuple[int, ...]:
     words = text.split(",")
     if not all(_BYMONTHDAY.fullmatch(word) for word in words):
         raise ValueError("recurrence has a BYMONTHDAY that is not a day of a month")
+    if len(set(words)) != len(words):
+        raise ValueError("recurrence names a day of the month twice")
     return tuple(int(word) for word in words)
 
 

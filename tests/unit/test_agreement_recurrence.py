@@ -57,10 +57,10 @@ def rules(draw):
         words = weekdays
         if frequency == "MONTHLY" and draw(st.booleans()):
             words = st.builds(str.__add__, ordinal, weekdays)
-        parts.append("BYDAY=" + ",".join(draw(st.lists(words, min_size=1, max_size=4))))
+        parts.append("BYDAY=" + ",".join(draw(st.lists(words, min_size=1, max_size=4, unique=True))))
     if frequency != "WEEKLY" and draw(st.booleans()):
         days = st.integers(-31, 31).filter(bool).map(str)
-        parts.append("BYMONTHDAY=" + ",".join(draw(st.lists(days, min_size=1, max_size=4))))
+        parts.append("BYMONTHDAY=" + ",".join(draw(st.lists(days, min_size=1, max_size=4, unique=True))))
     ending = draw(st.sampled_from(["", "COUNT", "UNTIL"]))
     if ending == "COUNT":
         parts.append(f"COUNT={draw(st.integers(1, 40))}")
@@ -89,3 +89,10 @@ def test_a_rule_that_never_matches_costs_no_more_than_its_days(rule):
     began_s = time.process_time()
     assert not dates_of(rule, date(2026, 2, 2), date(2036, 2, 1), date(2026, 2, 2), date(2036, 2, 1))
     assert time.process_time() - began_s < 0.1
+
+
+@pytest.mark.parametrize("rule", ["FREQ=DAILY;BYDAY=TU,TU", "FREQ=MONTHLY;BYDAY=1MO,1MO", "FREQ=MONTHLY;BYMONTHDAY=5,5"])
+def test_a_day_that_is_named_twice_is_refused(rule: str):
+    # Mutation: leave the comparison of lengths out; forty repetitions then cost forty times as much to count.
+    with pytest.raises(ValueError, match="twice"):
+        dates_of(rule, date(2026, 11, 1), date(2026, 12, 1), date(2026, 11, 1), date(2026, 12, 1))
