@@ -51,7 +51,7 @@ check: $(STAMP) ## format, lint, types, import contracts, and the tests that sta
 	$(BIN)/mypy
 	$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
 	$(BIN)/codespell gateway centre provisioning tests docs *.md
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/unit tests/contract tests/house
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests/unit tests/contract tests/house tests/mutations
 
 fix: $(STAMP) ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .

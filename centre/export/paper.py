@@ -97,7 +97,14 @@ def _styles(body_pt: float) -> dict[str, ParagraphStyle]:
         "body": style("body", body_pt, spaceAfter=body_pt * 0.35),
         "bullet": style("bullet", body_pt, leftIndent=body_pt * 1.2, spaceAfter=body_pt * 0.25, **mark),
         "caution": style(
-            "caution", body_pt, bold=True, borderWidth=1.5, borderColor=colors.black, borderPadding=6, spaceAfter=14
+            "caution",
+            body_pt,
+            bold=True,
+            borderWidth=1.5,
+            borderColor=colors.black,
+            borderPadding=6,
+            spaceBefore=12,
+            spaceAfter=14,
         ),
         "cell": style("cell", body_pt * 0.9),
         "head": style("head", body_pt * 0.9, bold=True),

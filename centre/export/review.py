@@ -18,6 +18,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from centre.export import table, vocabulary
 from centre.export.account import (
@@ -233,11 +234,13 @@ def _of_a_look(home: Home, look: Look, period: Period) -> Iterator[Finding]:
         yield found(Sign.NO_VERDICT, look.why or "")
     if clock_uncertain(look.first):
         yield found(Sign.CLOCK)
-    late_s = _lateness_s(look, period)
+    # An occasion's id is in the words of the agreement, whatever the time of the report.
+    zone = period.zone if home.agreement is None else home.agreement.zone
+    late_s = _lateness_s(look, zone)
     if late_s is not None and attempt == 1 and not look.opening_erased:
         if not 0.0 <= late_s <= _window_s(home, look):
             yield found(Sign.OUTSIDE, _minutes(late_s))
-        usual_s = _usual_lateness_s(home.account, look, period)
+        usual_s = _usual_lateness_s(home.account, look, zone)
         if usual_s is not None and abs(late_s - usual_s) > UNUSUAL_S:
             yield found(Sign.UNUSUAL_TIME, _minutes(late_s - usual_s))
 
@@ -252,16 +255,16 @@ def _window_s(home: Home, look: Look) -> float:
     return WINDOW_MAX_S if line is None else line.window_min * 60
 
 
-def _lateness_s(look: Look, period: Period) -> float | None:
+def _lateness_s(look: Look, zone: ZoneInfo) -> float | None:
     """Seconds from the occasion's start, which its id names in local words, to the opening."""
     try:
         named = datetime.strptime(look.first.occasion or "", "%Y-%m-%dT%H:%M")  # noqa: DTZ007 - made an instant below
     except ValueError:
         return None
-    return look.first.time_lo - local_instant(period.zone, named)
+    return look.first.time_lo - local_instant(zone, named)
 
 
-def _usual_lateness_s(account: Account, look: Look, period: Period) -> float | None:
+def _usual_lateness_s(account: Account, look: Look, zone: ZoneInfo) -> float | None:
     """The median of the line's first looks before this one; None while there are too few."""
     earlier = [
         late_s
@@ -269,7 +272,7 @@ def _usual_lateness_s(account: Account, look: Look, period: Period) -> float | N
         if other.first.line == look.first.line
         and (other.first.attempt or 1) == 1
         and other.first.time_lo < look.first.time_lo
-        and (late_s := _lateness_s(other, period)) is not None
+        and (late_s := _lateness_s(other, zone)) is not None
     ]
     return statistics.median(earlier) if len(earlier) >= USUAL_MIN_LOOKS else None
 

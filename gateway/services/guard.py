@@ -98,6 +98,8 @@ BEAT_S: Final = 1.0
 HELLO_EVERY_S: Final = 300.0
 TIME_EVERY_S: Final = 3600.0
 TIME_RETRY_S: Final = 10.0
+TIME_AGAIN_S: Final = 60.0
+"""After a statement that did not help: too slow, or contradicted."""
 COMPARE_EVERY_S: Final = 60.0
 HEARTBEAT_EVERY_S: Final = 10.0
 """A crash between two of these leaves the length of an opening uncertain by no more (R36)."""
@@ -464,13 +466,19 @@ class Guard:
 
     def _on_time(self, untrusted: bytes) -> None:
         before = self.gate.clock.state(self.now())
+        paused_until_unix_s = self.gate.local.paused_until_unix_s
         try:
             self.gate.hear_time(untrusted, now_s=self.now())
         except RefusedError as refused:
             self._refuse(refused, b"")
             return
         self._note_clock(before)
-        self._time_due_s = self.now() + TIME_EVERY_S
+        if self.gate.local.paused_until_unix_s != paused_until_unix_s:
+            # A pause without an end has got one; written down, it doesn't begin anew at each start.
+            with contextlib.suppress(RefusedError):
+                self._append(RecordKind.PAUSED, why="local", until_unix_s=self.gate.local.paused_until_unix_s)
+        trusted = self.gate.clock.state(self.now()) in (ClockState.ATTESTED, ClockState.CROSS_CHECKED)
+        self._time_due_s = self.now() + (TIME_EVERY_S if trusted else TIME_AGAIN_S)
         self._hello_due_s = 0.0
 
     # The eye

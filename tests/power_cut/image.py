@@ -20,14 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 HERE = Path(__file__).parent
 TREE = HERE.parents[1]
-WANTED_MODULES = (
-    "virtio_pci",
-    "virtio_blk",
-    "virtio_console",
-    "crc32c_generic",
-    "ext4",
-    "dm-log-writes",
-)
+MODULES = ("virtio_pci", "virtio_console", "crc32c_generic", "ext4", "dm-log-writes")
+DISK_MODULES = ("virtio_blk",)
+"""Loaded only when the disk is to be seen."""
 LIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libgcc_s.so.1")
 PYTHON_LIBRARIES = ("libz.so.1", "libexpat.so.1", "libffi.so.8", "libcrypto.so.3", "libssl.so.3")
 DMSETUP_LIBRARIES = ("libdevmapper.so.1.02.1", "libselinux.so.1", "libudev.so.1", "libpcre2-8.so.0")
@@ -84,9 +79,12 @@ def heartbeat_every_s() -> float:
     """The guard's constant, read and not imported: the guard pulls in what neither side here needs."""
     module = ast.parse((TREE / "gateway/services/guard.py").read_text())
     for node in module.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            if node.target.id == "HEARTBEAT_EVERY_S":
-                return float(ast.literal_eval(node.value))
+        if (
+            isinstance(node, ast.AnnAssign)
+            and ast.unparse(node.target) == "HEARTBEAT_EVERY_S"
+            and node.value is not None
+        ):
+            return float(ast.literal_eval(node.value))
     raise SetupError("gateway/services/guard.py has no HEARTBEAT_EVERY_S")
 
 
@@ -143,7 +141,14 @@ def _lane(root: Path, mutation: str | None) -> None:
 def _compile(debian: Path, root: Path) -> None:
     # By the guest's own Python, so that no boot does it again under emulation.
     libraries = f"{debian}/lib/x86_64-linux-gnu:{debian}/usr/lib/x86_64-linux-gnu"
-    command = [str(_loader(debian)), "--library-path", libraries, str(debian / "usr/bin/python3.11"), "-m", "compileall"]
+    command = [
+        str(_loader(debian)),
+        "--library-path",
+        libraries,
+        str(debian / "usr/bin/python3.11"),
+        "-m",
+        "compileall",
+    ]
     command += ["-q", "--invalidation-mode", "unchecked-hash", "-s", str(root), str(root)]
     subprocess.run(command, check=True, timeout=300, env={"PYTHONHOME": str(debian / "usr")})
 
@@ -166,11 +171,13 @@ def _modules(debian: Path, root: Path) -> None:
                 add(each)
         order.append(name)
 
-    for wanted in WANTED_MODULES:
-        add(wanted)
+    for file, wanted in (("order", MODULES), ("disk_order", DISK_MODULES)):
+        before = len(order)
+        for each in wanted:
+            add(each)
+        (root / "modules" / file).write_text("".join(f"{name}.ko\n" for name in order[before:]))
     for name in order:
         shutil.copy2(files[name], root / "modules" / f"{name}.ko")
-    (root / "modules" / "order").write_text("".join(f"{name}.ko\n" for name in order))
 
 
 def write_cpio(root: Path, path: Path) -> None:

@@ -183,6 +183,3 @@ def judge_with_start(state_dir: Path, told: Told, signer: NoteSigner) -> Judgeme
     if after.torn_tail_bytes:
         faults.append("the torn line is still there")
     return Judgement(after.lost, after.refused, tuple(faults), before.torn_tail_bytes, after.size)
-
-
-

@@ -91,7 +91,9 @@ def test_a_rule_that_never_matches_costs_no_more_than_its_days(rule):
     assert time.process_time() - began_s < 0.1
 
 
-@pytest.mark.parametrize("rule", ["FREQ=DAILY;BYDAY=TU,TU", "FREQ=MONTHLY;BYDAY=1MO,1MO", "FREQ=MONTHLY;BYMONTHDAY=5,5"])
+@pytest.mark.parametrize(
+    "rule", ["FREQ=DAILY;BYDAY=TU,TU", "FREQ=MONTHLY;BYDAY=1MO,1MO", "FREQ=MONTHLY;BYMONTHDAY=5,5"]
+)
 def test_a_day_that_is_named_twice_is_refused(rule: str):
     # Mutation: leave the comparison of lengths out; forty repetitions then cost forty times as much to count.
     with pytest.raises(ValueError, match="twice"):

@@ -42,6 +42,7 @@ GOOD = {
         "ca": "/etc/tillsyn/ca.pem",
         "cert": "/etc/tillsyn/cert.pem",
         "key": "/etc/tillsyn/key.pem",
+        "outbox": "/var/lib/tillsyn/outbox.sqlite",
         "ice_addresses": ["10.0.0.2"],
     },
     ParkConfig: {"mount": MOUNT},

@@ -3,8 +3,9 @@
 Mutations that turn these tests red (tried by hand, 2026-11-23):
 
 - `review.examine`: count also ledgers that don't verify → nothing of a broken ledger is counted
-- `review._of_a_look`: leave out HEARTBEAT_MISSING (or any other) → every kind of finding is found
+- `review._of_a_look`: leave out HEARTBEAT_MISSING → every kind of finding is found
 - `review._lateness_s`: read the occasion's time with fold 0 alone → no false finding on the night with a gap
+- `review._of_a_look`: use the report's time zone always → an occasion is read in the time of its agreement
 - `review.append_durably`: leave out O_APPEND → each review adds one line
 - `commands._review`: return 0 always → exit 1 when a ledger did not verify
 """
@@ -66,6 +67,16 @@ def test_openings_outside_their_occasion_are_found(tmp_path):
     file.write_bytes(an_agreement())
     assert signs(tmp_path / "ledger", agreements=[file]) == [Sign.OUTSIDE, Sign.OUTSIDE]
     assert signs(tmp_path / "ledger") == [Sign.OUTSIDE]  # without the agreement the longest window there can be
+
+
+def test_an_occasion_is_read_in_the_time_of_its_agreement(tmp_path):
+    content, file = an_agreement(timezone="UTC"), tmp_path / "agreement.json"
+    file.write_bytes(content)
+    with Home(tmp_path / "ledger") as home:
+        home.agreed(content, at("2026-11-01T10:00"))
+        home.look(at("2026-11-18T00:31"), occasion="2026-11-17T23:30")
+        home.ledger.checkpoint()
+    assert signs(tmp_path / "ledger", agreements=[file]) == []
 
 
 def test_findings_about_the_log_are_found(tmp_path):

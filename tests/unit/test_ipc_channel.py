@@ -32,6 +32,7 @@ ANY = (
     | frame.CommandArrived
     | frame.TimeArrived
     | frame.BrokerChanged
+    | frame.OutboxWants
     | frame.Publish
     | frame.MediaOpened
     | frame.MediaShut
@@ -56,6 +57,7 @@ FRAMES: list[frame.Frame] = [
     frame.CommandArrived(b"\x00\xff" * 8192, b"c" * 64),
     frame.TimeArrived(b""),
     frame.BrokerChanged(True),
+    frame.OutboxWants(7),
     frame.Publish("ledger", b"x" * 48 * 1024, b"", evidential=True, retain=True),
     frame.MediaOpened("c-1"),
     frame.MediaShut("c-1"),

@@ -28,8 +28,10 @@ from centre.missed import (
     outcome_of,
 )
 from gateway.agreement import Agreement, Attempt, encode_agreement, occasions_between, parse_agreement
+from gateway.check import Why
 from gateway.core.refusal import RefusalCode
 from gateway.protocol.message import Closed, Verdict
+from gateway.services.guard_state import outcome_of as at_the_device
 
 LINE, OCCASION = "night-1", "2026-11-23T23:30"
 
@@ -39,9 +41,9 @@ def agreement(**fields: Any) -> Agreement:
 
 
 START_S = int(datetime(2026, 11, 23, 22, 30, tzinfo=UTC).timestamp())
-NIGHT = occasions_between(
-    agreement(), datetime.fromtimestamp(START_S, UTC), datetime.fromtimestamp(START_S + 1, UTC)
-)[0]
+NIGHT = occasions_between(agreement(), datetime.fromtimestamp(START_S, UTC), datetime.fromtimestamp(START_S + 1, UTC))[
+    0
+]
 END_S, MAX_S = NIGHT.end_unix_s, NIGHT.max_s
 AFTER_S = AGREEMENT["lines"][0]["recheck"]["after_min"] * 60
 LONG_AFTER_S = END_S + 6 * 3600.0
@@ -138,12 +140,9 @@ def closed(why: str, watched_s: float = 20.0, **fields: Any) -> Closed:
 
 
 def test_a_closing_counts_here_as_it_counts_at_the_device():
-    from gateway.check import Why
-    from gateway.services.guard_state import outcome_of as device
-
     for why in Why:
         for watched_s in (0.0, 4.9, 5.0, 60.0):
-            assert outcome_of(closed(why.value, watched_s)) == device(why.value, watched_s), (why, watched_s)
+            assert outcome_of(closed(why.value, watched_s)) == at_the_device(why.value, watched_s), (why, watched_s)
     assert outcome_of(closed("link-lost", 0.0, verdict=Verdict.SEEN)) == "seen"
 
 

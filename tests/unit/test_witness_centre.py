@@ -6,6 +6,7 @@ disabling end with the process; take a stranger's signature line for a new check
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import shutil
 from collections.abc import Awaitable, Callable
@@ -16,11 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_support import QuickDisk, a_record
 from test_centre_app import NOW_UNIX_S, World, a_world, command
 
+from centre.intake import parse_ledger_line
 from centre.missed import reconcile_once
 from centre.store import Store
-from centre.witness import Cosigner, Log, Ruling, Witness, format_submission
+from centre.witness import Cosigner, Log, Ruling, Witness, format_submission, parse_submission
 from gateway.ledger import Ledger, NoteError, NoteSigner, consistency_proof, read_records, sign_checkpoint
 from gateway.ledger.record import RecordKind
+from gateway.ledger.tree import root_of
 from gateway.protocol.envelope import verify
 from gateway.protocol.message import AgreementWithdraw, Challenge, Close, Grant
 
@@ -79,8 +82,6 @@ def witness_of(store: Store, home: Home) -> tuple[Witness, Log]:
 
 
 def deliver(store: Store, home: Home, payloads: list[bytes], witness: Witness | None = None) -> list[Ruling]:
-    from centre.intake import parse_ledger_line
-
     log = Log("gw-a", 1, home.signer.verifier)
     rulings = []
     for payload in payloads:
@@ -131,7 +132,7 @@ def test_a_card_put_back_to_last_weeks_image_disables_the_home(store: Store, hom
 
 def test_a_log_signed_shorter_than_was_witnessed_disables_the_home(store: Store, home: Home):
     deliver(store, home, home.say(5))
-    shorter = sign_checkpoint(home.signer, 3, __import__("gateway.ledger.tree", fromlist=["x"]).root_of(home.leaves()[:3]))
+    shorter = sign_checkpoint(home.signer, 3, root_of(home.leaves()[:3]))
     assert deliver(store, home, [shorter]) == [Ruling.SHORTER]
     assert store.disabled({"gw-a": 1})["gw-a"]["why"] == "log-shorter"
 
@@ -168,8 +169,6 @@ def test_a_proof_stands_in_for_missing_lines_and_the_lines_may_come_later(store:
     deliver(store, home, rest)
     note = home.write(0)
     proof = consistency_proof(home.leaves(), 3)
-    from centre.witness import parse_submission
-
     forged = parse_submission(format_submission(3, (proof[0], *proof[1:-1], b"\0" * 32), note))
     assert witness.submit(log, forged, now_unix_s=NOW_UNIX_S).ruling is Ruling.BAD_PROOF
     good = parse_submission(format_submission(3, proof, note))
@@ -191,7 +190,9 @@ def test_nobody_but_the_homes_ledger_key_can_move_or_break_anything(store: Store
     assert store.disabled({"gw-a": 1}) == {}
 
 
-def test_only_a_higher_install_epoch_lifts_a_disabling_and_the_old_evidence_stays(store: Store, home: Home, tmp_path: Path):
+def test_only_a_higher_install_epoch_lifts_a_disabling_and_the_old_evidence_stays(
+    store: Store, home: Home, tmp_path: Path
+):
     store.put_home("gw-a", install_epoch=1, device_kid="k")
     deliver(store, home, home.say(5))
     deliver(store, home, [sign_checkpoint(home.signer, 5, b"\0" * 32)])
@@ -203,8 +204,6 @@ def test_only_a_higher_install_epoch_lifts_a_disabling_and_the_old_evidence_stay
     store.put_home("gw-a", install_epoch=2, device_kid="k")
     anew = Home(tmp_path / "anew")
     witness = Witness(store, None)
-    from centre.intake import parse_ledger_line
-
     *lines, note = anew.say(2)
     assert all(store.put_ledger_row("gw-a", parse_ledger_line(line)) for line in lines), "a new ledger begins at 0"
     log = Log("gw-a", 2, anew.signer.verifier)
@@ -218,8 +217,6 @@ def test_only_a_higher_install_epoch_lifts_a_disabling_and_the_old_evidence_stay
 
 
 def play(folder: Path, home: Home, act: Callable[[World], Awaitable[None]]) -> None:
-    import asyncio
-
     async def run() -> None:
         async with a_world(folder) as world:
             known = world.state.homes["gw-a"]
@@ -261,18 +258,13 @@ def test_a_disabled_home_gets_no_grant_and_no_command_but_may_be_closed(tmp_path
         _, anew = await world.granted()
         issuer = world.state.issuing_key.verifying
         assert verify(anew.encode(), {issuer.kid: issuer}, Grant).homes == ["gw-b"]
-        world.broker.on_publish = world.home.answer
-        headers = {"Authorization": "Bearer token-of-op-2"}
-        world.client.headers.update(headers)
-        planner, grant_2 = await world.granted()
-        # A planner's withdrawal is let through as well; here the home refuses, because the grant names gw-b only.
+        # A withdrawal goes out as well. The new grant names gw-b only, so what a home says to it is not waited for.
+        world.client.headers["Authorization"] = "Bearer token-of-op-2"
+        planner, of_planner = await world.granted()
         world.broker.on_publish = lambda _published: None
         before = len(world.broker.published)
-        import asyncio
-
-        asking = asyncio.create_task(
-            world.send(command(planner, grant_2, AgreementWithdraw("gw-a/1", "j-4")))
-        )
+        withdrawal = command(planner, of_planner, AgreementWithdraw("gw-a/1", "j-4"))
+        asking = asyncio.create_task(world.send(withdrawal))
         while len(world.broker.published) == before:
             await asyncio.sleep(0)
         asking.cancel()

@@ -116,9 +116,7 @@ def test_of_two_extensions_at_once_only_one_is_cosigned(tmp_path: Path):
 
 def good_toml(folder: Path) -> str:
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "witness.pem").write_bytes(pem)
     vkey = NoteSigner("tillsyn/gw-a", Ed25519PrivateKey.generate()).verifier
     return f"""

@@ -1,12 +1,13 @@
 """Runs in the guest: start as the guard does, then check after check as fast as it goes, until the power is cut.
 
+First it loads everything it needs and waits for the host's orders, one JSON object on a second virtio port; the disk's
+driver is loaded and the disk is seen only then, so that the machine can be saved before and taken up again many times.
+
 Everything that was acknowledged is told to the host at once, one JSON object a line, on a virtio port. Told is only
 what a caller may already act on: after `append`, `checkpoint`, `erase` or the storing of an agreement has returned.
 
 Time within a check is simulated: it goes on by `STEP_S`, each step is told (`at`) before anything of that step is
 written, and a heartbeat is due when the guard's is. So the host knows how long a check had really lasted.
-
-    python3 -m guest.writer <seed> <turns, -1 = until the cut> <dm device that takes marks, or ->
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ import os
 import random
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from guest.start import BOOTED_S, SEGMENT_BYTES, Started, config_in, start
+from guest.start import BOOTED_S, GATEWAY, SEGMENT_BYTES, Started, config_in, start
 
-from gateway.core.boottime import boot_id
 from gateway.core.error import GatewayError
 from gateway.ledger import AppendedRecord, Ledger, NoteSigner, Record, RecordKind
 from gateway.services.guard_state import forget_agreements, load_ledger_key, store_agreement
 
 DATA = Path("/data")
 KEY = Path("/lane/ledger.pem")
-PORT = Path("/dev/vport0p1")
+TELLING_PORT = Path("/dev/vport0p1")
+ORDERS_PORT = Path("/dev/vport0p2")
+DISK_MODULES = Path("/modules/disk_order")
+DEVICE = "cut"
+"""Name of the dm-log-writes device."""
 HEARTBEAT_EVERY_S = float(Path("/lane/heartbeat_every_s").read_text())
 """The guard's own constant; the host reads it from gateway/services/guard.py."""
 STEP_S = 2.5
@@ -37,23 +43,37 @@ KEPT_RECORDS = 60
 """Retention leaves at least this many bodies."""
 
 
-class Teller:
-    """Says things to the host. With a dm-log-writes device it also marks its log with the number of each saying."""
+@dataclass(frozen=True, slots=True)
+class Orders:
+    seed: int
+    turns: int
+    """How many checks; -1 is until the cut."""
+    boot: str
+    """Boot id; a machine that is taken up again would find the kernel's unchanged."""
+    log: bool
+    """Put dm-log-writes under the file system, and mark its log."""
 
-    def __init__(self, device: str | None) -> None:
-        self._fd = os.open(PORT, os.O_WRONLY)
-        self._device = device
+
+class Teller:
+    """Says things to the host. With `marks` it also marks the log of dm-log-writes with the number of each saying."""
+
+    def __init__(self) -> None:
+        self._fd = os.open(TELLING_PORT, os.O_WRONLY)
+        self.marks = False
         self._said = 0
 
     def say(self, event: str, *, marked: bool = False, **fields: Any) -> None:
         os.write(self._fd, json.dumps({"event": event, **fields}, separators=(",", ":")).encode() + b"\n")
         self._said += 1
-        if marked and self._device is not None:
-            command = ["/sbin/dmsetup", "message", self._device, "0", "mark", f"said-{self._said}"]
-            subprocess.run(command, check=True, timeout=60)
+        if marked and self.marks:
+            run("/sbin/dmsetup", "message", DEVICE, "0", "mark", f"said-{self._said}")
 
 
-TELL: Teller
+TELL = Teller()
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, timeout=120)
 
 
 class TellingLedger(Ledger):
@@ -155,7 +175,7 @@ def agreement(version: int) -> bytes:
         {
             "agreement": "a-1",
             "version": version,
-            "gateway": "g-power-cut",
+            "gateway": GATEWAY,
             "install_epoch": 1,
             "timezone": "UTC",
             "valid": {"from": "2026-11-01", "until": "2027-10-31"},
@@ -195,13 +215,12 @@ def begin(signer: NoteSigner, boot: str) -> Started:
     return started
 
 
-def run(signer: NoteSigner, seed: int, turns: int, *, marked: bool) -> None:
-    boot = boot_id()
-    started = begin(signer, boot)
-    writer = Writer(started, boot, seed)
-    while writer.checks != turns:
+def write(signer: NoteSigner, orders: Orders) -> None:
+    started = begin(signer, orders.boot)
+    writer = Writer(started, orders.boot, orders.seed)
+    while writer.checks != orders.turns:
         writer.turn()
-    if marked:
+    if orders.log:
         # A process that ended in the middle of a check: the start after it writes too, and its writes are logged.
         writer.now_s += 60.0
         facts = {"who": "op-1", "check": "k-unclosed", "line": "night-1", "occasion": "again", "attempt": 2}
@@ -211,16 +230,48 @@ def run(signer: NoteSigner, seed: int, turns: int, *, marked: bool) -> None:
     started.chronicle.close()
 
 
+def orders_from_host() -> Orders:
+    TELL.say("warm")
+    fd = os.open(ORDERS_PORT, os.O_RDONLY)
+    untrusted = b""
+    while not untrusted.endswith(b"\n"):
+        # While nobody has connected to the other side, reading gives nothing at once.
+        untrusted += os.read(fd, 4096)
+        time.sleep(0.02)
+    return Orders(**json.loads(untrusted))
+
+
+def mount(orders: Orders) -> None:
+    for name in DISK_MODULES.read_text().split():
+        run("/bin/busybox", "insmod", f"/modules/{name}")
+    disk = "/dev/vda"
+    if orders.log:
+        sectors = Path("/sys/block/vda/size").read_text().strip()
+        table = f"0 {sectors} log-writes /dev/vda /dev/vdb"
+        run("/sbin/dmsetup", "--noudevrules", "--noudevsync", "create", DEVICE, "--table", table)
+        disk = "/dev/dm-0"  # by its kernel name: there is no udev to make the other
+    run("/bin/busybox", "mount", "-t", "ext4", disk, str(DATA))
+    TELL.marks = orders.log
+
+
+def unmount(orders: Orders) -> None:
+    TELL.marks = False
+    run("/bin/busybox", "umount", str(DATA))
+    if orders.log:
+        run("/sbin/dmsetup", "--noudevrules", "--noudevsync", "remove", DEVICE)
+
+
 def main() -> int:
-    global TELL  # noqa: PLW0603 -- one port, one process
-    seed, turns, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    TELL = Teller(None if device == "-" else device)
+    signer = load_ledger_key(KEY, GATEWAY)
+    orders = orders_from_host()
+    mount(orders)
     TELL.say("up")
     try:
-        run(load_ledger_key(KEY, "g-power-cut"), seed, turns, marked=device != "-")
+        write(signer, orders)
     except GatewayError as error:
         TELL.say("refused", reason=f"{type(error).__name__}: {error}")
         return 1
+    unmount(orders)
     TELL.say("end")
     return 0
 
