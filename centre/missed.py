@@ -12,6 +12,7 @@ a fault all end in a hand-over, since nobody has seen the resident.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ BROKEN_BEFORE_S: Final = 5.0
 """Source: docs/protocol.md, "Budget"."""
 SETTLING: Final = frozenset({"paused", "withdrawn", "no-consent", "returned"})
 """Refusals by which no check is wanted. Any other leaves a resident whom nobody has looked at."""
+
+_log = logging.getLogger(__name__)
 
 
 # What one occasion has come to
@@ -283,6 +286,7 @@ def _look_at(
             now_unix_s=now_unix_s,
         )
         if store.put_handover(start):
+            _log.warning("%s: hand-over %s of %s %s (%s)", gateway, start.id, line, occasion, start.reason)
             begun.append(Begun(start.id, gateway))
 
     for agreement, occasion in occasions_of(agreements, since_unix_s, now_unix_s + LOOK_AGAIN_S):

@@ -70,9 +70,8 @@ def prove(options: argparse.Namespace, directory: Path) -> bool:
         guest = build(options.cache, directory / name, mutation=name)
         lane = Lane(guest, directory / name, options)
         for half, result in zip(("cuts", "points"), run(lane, PROVING_CUTS, PROVING_POINTS), strict=True):
-            print(
-                f"\n{name}, {half}: {'unnoticed, although the ledger is broken' if result.good else 'red, as it must'}"
-            )
+            said = "unnoticed, although the ledger is broken" if result.good else "red, as it must be"
+            print(f"\n{name}, {half}: {said}")
             proven = proven and not result.good
     return proven
 

@@ -141,15 +141,8 @@ def _lane(root: Path, mutation: str | None) -> None:
 def _compile(debian: Path, root: Path) -> None:
     # By the guest's own Python, so that no boot does it again under emulation.
     libraries = f"{debian}/lib/x86_64-linux-gnu:{debian}/usr/lib/x86_64-linux-gnu"
-    command = [
-        str(_loader(debian)),
-        "--library-path",
-        libraries,
-        str(debian / "usr/bin/python3.11"),
-        "-m",
-        "compileall",
-    ]
-    command += ["-q", "--invalidation-mode", "unchecked-hash", "-s", str(root), str(root)]
+    command = [str(_loader(debian)), "--library-path", libraries, str(debian / "usr/bin/python3.11")]
+    command += ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", str(root), str(root)]
     subprocess.run(command, check=True, timeout=300, env={"PYTHONHOME": str(debian / "usr")})
 
 

@@ -11,6 +11,7 @@ import errno
 import os
 from datetime import UTC, datetime
 
+import pytest
 from guard_harness import (
     AUDIENCE,
     LONG_AGO,
@@ -24,6 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gateway.ipc import frame
 from gateway.protocol.message import Accepted, AgreementPut, Challenged, Role, Verdict
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = int(os.environ.get("GUARD_EXAMPLES", "60"))
 SHRINK = os.environ.get("GUARD_SHRINK", "1") == "1"

@@ -24,6 +24,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import httpx
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_support import a_record
 from protocol_support import AGREEMENT
@@ -54,6 +55,8 @@ from gateway.protocol.message import (
     Refused,
     Role,
 )
+
+pytestmark = pytest.mark.slow
 
 SEED: Final = 20261025
 ZONE: Final = ZoneInfo("Europe/Stockholm")
@@ -132,7 +135,7 @@ def agreement_of(gateway: str) -> dict[str, Any]:
         for name, (hour, minute) in LINES.items()
         if name == "night-1" or int(gateway[-2:]) % 2
     ]
-    steps = [{"do": "call-resident", "within_min": 5}, {"do": "visit", "unit": "hv-centrum", "within_min": 45}]
+    steps = [{"do": "call-resident", "within_min": 15}, {"do": "visit", "unit": "hv-centrum", "within_min": 45}]
     fields = {
         "gateway": gateway,
         "install_epoch": 1,
@@ -330,7 +333,7 @@ class Month:
             name = row["id"]
             if row["state"] == "open":
                 if name not in self.ack_s:
-                    delay_s = self.dice.choices([120, 900, 4 * 3600], [60, 25, 15])[0]
+                    delay_s = self.dice.choices([120, 1800, 4 * 3600], [60, 25, 15])[0]
                     self.ack_s[name] = row["created_unix_s"] + delay_s
                 if self.now_s >= self.ack_s[name]:
                     await self.client.post(f"/api/handovers/{name}/acknowledge", json={})

@@ -63,8 +63,9 @@ class Teller:
         self._said = 0
 
     def say(self, event: str, *, marked: bool = False, **fields: Any) -> None:
-        os.write(self._fd, json.dumps({"event": event, **fields}, separators=(",", ":")).encode() + b"\n")
         self._said += 1
+        told = json.dumps({"event": event, "number": self._said, **fields}, separators=(",", ":"))
+        os.write(self._fd, told.encode() + b"\n")
         if marked and self.marks:
             run("/sbin/dmsetup", "message", DEVICE, "0", "mark", f"said-{self._said}")
 
