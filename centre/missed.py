@@ -146,7 +146,7 @@ def closed_unix_s(closed: Closed, agreement: Agreement | None, *, heard_unix_s: 
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class AgreementTime:
     """An agreement and the time in which it was the home's; `until_unix_s` is infinite for the present one."""
 
     agreement: Agreement
@@ -162,7 +162,7 @@ def _parsed(agreement_json: str) -> Agreement | None:
         return None  # its home has accepted it by other rules than ours; then its own list counts
 
 
-def in_force(rows: Sequence[Mapping[str, Any]], withdrawals: Sequence[float]) -> list[InForce]:
+def in_force(rows: Sequence[Mapping[str, Any]], withdrawals: Sequence[float]) -> list[AgreementTime]:
     """The accepted agreements of one home (rows of the store, oldest first), each until the next or a withdrawal."""
     found = []
     for row, following in zip(rows, [*rows[1:], None], strict=True):
@@ -171,11 +171,13 @@ def in_force(rows: Sequence[Mapping[str, Any]], withdrawals: Sequence[float]) ->
         if following is not None:
             ends.append(following["accepted_unix_s"])
         if agreement is not None:
-            found.append(InForce(agreement, since, min(ends, default=math.inf)))
+            found.append(AgreementTime(agreement, since, min(ends, default=math.inf)))
     return found
 
 
-def occasions_of(agreements: Sequence[InForce], lo_unix_s: float, hi_unix_s: float) -> list[tuple[Agreement, Occasion]]:
+def occasions_of(
+    agreements: Sequence[AgreementTime], lo_unix_s: float, hi_unix_s: float
+) -> list[tuple[Agreement, Occasion]]:
     """What starts in [lo, hi), by start: of each agreement that was in force then, or came while the window was open.
 
     An occasion stands in it once, under the newest agreement that has it.

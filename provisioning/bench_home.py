@@ -22,6 +22,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway.ledger import NoteSigner
 from gateway.protocol.envelope import sign
 from gateway.protocol.key import SigningKey, b64url_encode
 from gateway.protocol.message import AgreementPut, Confirmation, Grant, Message, Role, TrustPut, audience
@@ -197,12 +198,8 @@ def make(
     ledger_key = Ed25519PrivateKey.generate()
     write_secret(centre_dir / "issuing.pem", issuing.to_pem())
     write_secret(home_dir / "device.pem", device.to_pem())
-    write_secret(
-        home_dir / "ledger.pem",
-        ledger_key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
-    )
+    write_secret(home_dir / "ledger.pem", _ed25519_pem(ledger_key))
+    write_secret(centre_dir / "witness.pem", _ed25519_pem(Ed25519PrivateKey.generate()))
     (home_dir / "roots.json").write_text(json.dumps([root.verifying.jwk()]))
     trust = TrustPut(version=1, epoch=0, roots=[root.verifying.jwk()], issuers=[issuing.verifying.jwk()])
     (home_dir / "trust.jws").write_bytes(sign(trust, root))
@@ -222,7 +219,7 @@ def make(
     )
     _write_broker(home, broker_dir)
     _write_home(home, home_dir, camera=camera, isolate=isolate, ice_address=ice_address)
-    _write_centre(home, http_port)
+    _write_centre(home, http_port, str(NoteSigner(f"tillsyn/{gateway}", ledger_key).verifier))
     return home
 
 
@@ -313,7 +310,13 @@ def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ic
     )
 
 
-def _write_centre(home: BenchHome, http_port: int) -> None:
+def _ed25519_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write_centre(home: BenchHome, http_port: int, ledger_vkey: str) -> None:
     def account(who: str, role: Role, token: str) -> dict[str, Any]:
         return {"who": who, "roles": [role.value], "login_sha256": hashlib.sha256(token.encode()).hexdigest()}
 
@@ -322,6 +325,7 @@ def _write_centre(home: BenchHome, http_port: int) -> None:
         {
             "database_path": "centre.sqlite",
             "issuing_key_path": "issuing.pem",
+            "witness_key_path": "witness.pem",
             "http": {"host": ADDRESS, "port": http_port},
             "broker": {
                 "host": ADDRESS,
@@ -342,6 +346,7 @@ def _write_centre(home: BenchHome, http_port: int) -> None:
                     "install_epoch": home.install_epoch,
                     "device_jwk": home.device.verifying.jwk(),
                     "groups": ["demo"],
+                    "ledger_vkey": ledger_vkey,
                 }
             ],
             "ice": {"policy": "all", "servers": []},

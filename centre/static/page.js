@@ -114,11 +114,14 @@ function handoverWho(one) {
 function newHandoverRow(id) {
   const row = byId("handover-row").content.firstElementChild.cloneNode(true);
   row.dataset.id = id;
-  row.querySelector("select").append(...OUTCOMES.map(([word, text]) => new Option(text, word)));
+  const outcome = row.querySelector("select");
+  const finish = row.querySelector(".handover-finish");
+  // Nothing is chosen to begin with: what goes on record is what somebody meant.
+  outcome.append(new Option("Choose…", ""), ...OUTCOMES.map(([word, text]) => new Option(text, word)));
+  outcome.addEventListener("change", () => { finish.disabled = outcome.value === ""; });
+  finish.disabled = true;
   row.querySelector(".handover-take").addEventListener("click", () => { void act(row, () => acknowledgeHandover(id)); });
-  row.querySelector(".handover-finish").addEventListener("click", () => {
-    void act(row, () => finishHandover(id, row.querySelector("select").value));
-  });
+  finish.addEventListener("click", () => { void act(row, () => finishHandover(id, outcome.value)); });
   return row;
 }
 
@@ -593,6 +596,7 @@ function onKey(event) {
   page.inputMs = nowMs();
   const isControl = event.target.closest?.("a, button, summary") !== null;
   if (page.gateway === null) {
+    if (event.target.closest?.("select")) return;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       const rows = [...document.querySelectorAll(".home")];
       const at = rows.indexOf(document.activeElement);

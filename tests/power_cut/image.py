@@ -93,8 +93,9 @@ def make_disk(path: Path, size_mib: int) -> None:
     path.unlink(missing_ok=True)
     path.touch()
     os.truncate(path, size_mib << 20)
+    # 4 KiB blocks, as mke2fs takes them by itself for any disk of a real size.
     options = "lazy_itable_init=0,lazy_journal_init=0"
-    command = ["mke2fs", "-q", "-t", "ext4", "-E", options, str(path)]
+    command = ["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-E", options, str(path)]
     subprocess.run(command, check=True, timeout=60, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"})
 
 

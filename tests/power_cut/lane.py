@@ -67,6 +67,8 @@ class Lane:
         self._disk = directory / "disk.img"
         self._probe = directory / "probe.img"
         self._log_disk = directory / "log.img"
+        self._mount_point = directory / "mnt"
+        self._mended = 0
         self._saved: Path | None = None
         self._signer: NoteSigner = load_ledger_key(guest.key_pem, GATEWAY)
         self._full_boot_s = 0.0
@@ -105,6 +107,7 @@ class Lane:
             "refused ledgers": result.refused,
             "torn tails found by the host after a cut": host_tails,
             "torn tails cut off by the guest": tails,
+            "file systems that e2fsck had to mend": self._mended,
             "checks that recovery closed": recovered,
             "largest error of a recovered length, s (at most 10)": largest_error_s,
             "seconds of a whole boot": self._full_boot_s,
@@ -129,7 +132,7 @@ class Lane:
             events = machine.events
         entries = read_log(self._log_disk)
         points, candidates = choose(entries, limit, self._random)
-        kinds, tails, acknowledged, largest_error_s = Counter[str](), 0, 0, 0.0
+        kinds, tails, mended, acknowledged, largest_error_s = Counter[str](), 0, 0, 0, 0.0
         started_s = time.monotonic()
         with self._log_disk.open("rb") as log, begun.open("r+b") as disk:
             done = 0
@@ -144,8 +147,9 @@ class Lane:
                         apply(log, probe, entries[index], sectors)
                 said = max((int(e.mark[5:]) for e in entries[: point.marks] if e.mark.startswith("said-")), default=0)
                 told = told_by(events, said)
-                with mounted(self._probe, self._directory / "mnt") as state_dir:
-                    judgement = judge_with_start(state_dir, told, self._signer)
+                with mounted(self._probe, self._mount_point) as was_mended:
+                    judgement = judge_with_start(self._mount_point, told, self._signer)
+                mended += was_mended
                 result.judge(judgement, f"entry {point.whole} of {len(entries)}, {point.kind}, {said} sayings")
                 kinds[point.kind] += 1
                 tails += judgement.torn_tail_bytes > 0
@@ -166,6 +170,7 @@ class Lane:
             "lost": result.lost,
             "refused ledgers": result.refused,
             "torn tails": tails,
+            "points with a torn superblock, mended by e2fsck -y": mended,
             "largest error of a recovered length, s (at most 10)": largest_error_s,
             "seconds for all points": time.monotonic() - started_s,
         }
@@ -183,6 +188,7 @@ class Lane:
                 machine.wait_for("started")
                 taken_s = time.monotonic() - begun_s
                 time.sleep(self._random.uniform(0.0, self._options.window))
+            machine.require_alive()
             machine.cut()
             for event in machine.events:
                 told.hear(event)
@@ -202,8 +208,9 @@ class Lane:
 
     def _judge_disk(self, told: Told) -> Judgement:
         shutil.copyfile(self._disk, self._probe)
-        with mounted(self._probe, self._directory / "mnt") as state_dir:
-            return judge(state_dir, told)
+        with mounted(self._probe, self._mount_point) as was_mended:
+            self._mended += was_mended
+            return judge(self._mount_point, told)
 
     def _machine(self) -> Machine:
         machine = Machine(self._guest, self._directory, disk=self._disk, log_disk=self._log_disk, saved=self._saved)

@@ -110,6 +110,13 @@ class Machine:
         self._process.wait()
         self._read()
 
+    def require_alive(self) -> None:
+        """Raise MachineError if the guest has ended by itself, other than by refusing its ledger."""
+        if self._process.poll() is not None:
+            self._read()
+            if not any(each["event"] == "refused" for each in self.events):
+                raise MachineError(f"the guest ended by itself; its console: {self._console_tail()}")
+
     def wait_for(self, event: str, limit_s: float = BOOT_LIMIT_S) -> float:
         """Seconds from the start until the guest told `event`. Raises MachineError; not when the guest refused."""
         end_s = time.monotonic() + limit_s

@@ -50,10 +50,18 @@ def test_records_of_an_outage_arrive_once_and_in_order_over_kills(tmp_path: Path
             recorded = len(home.records())
             assert recorded >= 2 * PAUSES
             home.running.processes["broker"] = await start_broker(home.home)
+            await hand.tell(home.home.control_socket, frame.StopForGood())
+            recorded = len(home.records())
             async with Operator(home.running.url, home.home.login_token) as operator:
                 async with asyncio.timeout(60.0):
                     while len(numbers := await _numbers_at_the_centre(home, operator)) < recorded:
                         await asyncio.sleep(0.5)
-            assert numbers == list(range(len(numbers)))
+                assert numbers == list(range(len(numbers)))
+                # The centre has them all, so it can cosign what the home signed.
+                async with asyncio.timeout(20.0):
+                    while not (witnessed := (await operator.home(home.home.gateway))["witnessed"]):
+                        await asyncio.sleep(0.5)
+                assert witnessed["is_cosigned"]
+                assert (await operator.home(home.home.gateway))["disabled"] is None
 
     run(work())

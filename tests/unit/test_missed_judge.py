@@ -16,7 +16,7 @@ from protocol_support import AGREEMENT
 
 from centre.missed import (
     GRACE_S,
-    InForce,
+    AgreementTime,
     Missed,
     Pending,
     Settled,
@@ -131,7 +131,7 @@ def test_an_agreement_counts_from_the_first_window_that_is_still_open_until_it_i
     assert occasions_of(in_force(late, []), START_S - 9e4, START_S + 9) == []
     withdrawn = in_force([row(START_S - 9e4, agreement())], [START_S - 60.0])
     assert occasions_of(withdrawn, START_S, START_S + 9e4) == []
-    assert in_force([row(1.0, agreement())], []) == [InForce(agreement(), 1.0, math.inf)]
+    assert in_force([row(1.0, agreement())], []) == [AgreementTime(agreement(), 1.0, math.inf)]
 
 
 def closed(why: str, watched_s: float = 20.0, **fields: Any) -> Closed:

@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger_support import a_record
 from protocol_support import AGREEMENT
@@ -163,6 +164,9 @@ class Month:
             signer = NoteSigner(f"tillsyn/{name}", Ed25519PrivateKey.generate()) if name in WITNESSED else None
             self.homes[name] = SimHome(name, self.broker, trust, signer=signer)
         store = Store(folder / "centre.sqlite")
+        # What is durable is another test's promise; this one writes ten thousand times.
+        store._engine.dispose()
+        sa.event.listen(store._engine, "connect", lambda raw, _record: raw.execute("PRAGMA synchronous=OFF"))
         for home in self.homes.values():
             store.put_home(home.gateway, install_epoch=1, device_kid=home.key.verifying.kid)
         self.state = CentreState(

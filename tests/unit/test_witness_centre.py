@@ -1,14 +1,17 @@
 """The centre as witness: real ledgers on disks that are cut, copied and restored, and what the centre does about it.
 
-Mutations that turn it red, each tried: answer before the row is kept; leave out `disable`; compare sizes only; make the
-disabling end with the process; take a stranger's signature line for a new checkpoint; forward to a disabled home.
+Mutations that turn it red, each tried: answer before the row is kept; leave out `disable`; compare sizes only; lift the
+disabling in the same installation; take a stranger's signature line for a new checkpoint; forward to a disabled home;
+rule outside the transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -176,6 +179,13 @@ def test_a_proof_stands_in_for_missing_lines_and_the_lines_may_come_later(store:
     assert store.witnessed()["gw-a", 1]["size"] == 6
     assert deliver(store, home, home.say(1)) == [Ruling.GAP]
     assert deliver(store, home, [lost, *home.say(1)]) == [Ruling.CONSISTENT]
+
+
+def test_between_reading_what_is_known_and_keeping_the_new_nobody_else_can_write(store: Store, tmp_path: Path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "witness.sqlite", timeout=0)) as other:
+        with store.witnessing("gw-a", 1), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.execute("BEGIN IMMEDIATE")
 
 
 def test_nobody_but_the_homes_ledger_key_can_move_or_break_anything(store: Store, home: Home):

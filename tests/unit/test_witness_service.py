@@ -1,7 +1,7 @@
 """The second witness over HTTP, as https://c2sp.org/tlog-witness has it, and its configuration.
 
-Mutations that turn it red, each tried: answer 422 for another old size; leave the size out of the answer; sign for an
-origin that is not configured; read the size before the transaction.
+Mutations that turn it red: answer 422 for another old size (tried); leave the size out of the answer; sign for an
+origin that is not configured.
 """
 
 from __future__ import annotations
