@@ -20,6 +20,8 @@ from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_gpiozero import RELEASE_AFTER_S, STEP_S, BenchFactory, GpiozeroMount
 from gateway.mount.calibration import Calibration
 
+pytestmark = pytest.mark.slow
+
 CALIBRATION = Calibration()
 
 

@@ -23,6 +23,7 @@ from machine import MachineError
 
 PROVING_CUTS = 4
 PROVING_POINTS = 60
+SHOWN_FAULTS = 8
 
 
 def default_cache() -> Path:
@@ -47,10 +48,10 @@ def show(result: Result, title: str) -> None:
     print(f"\n{title}")
     for name, value in result.rows():
         print(f"  {name:<58} {value:>12}")
-    for fault in result.faults[:20]:
+    for fault in result.faults[:SHOWN_FAULTS]:
         print(f"  ! {fault}")
-    if len(result.faults) > 20:
-        print(f"  ! and {len(result.faults) - 20} more")
+    if len(result.faults) > SHOWN_FAULTS:
+        print(f"  ! and {len(result.faults) - SHOWN_FAULTS} more")
 
 
 def run(lane: Lane, cuts: int, points: int) -> tuple[Result, Result]:

@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
 from fuzz_limit import BrokenPromiseError, Doors
 from fuzz_target import TARGETS, changed_input
 
+pytestmark = pytest.mark.slow
+
 CHANGED = 200
 OPEN_DOORS = {
     "envelope": {"split", "verify", "verify_command", "make_trust"},

@@ -23,6 +23,8 @@ from gateway.ledger import (
 )
 from gateway.ledger.record import new_line
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def signer():

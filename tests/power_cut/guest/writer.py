@@ -39,8 +39,13 @@ HEARTBEAT_EVERY_S = float(Path("/lane/heartbeat_every_s").read_text())
 """The guard's own constant; the host reads it from gateway/services/guard.py."""
 STEP_S = 2.5
 LONGEST_S = 60.0
+ERASE_EVERY_CHECKS = 25
+"""Rarely: `erase` reads all older segments again, and would be what most cuts fall into."""
 KEPT_RECORDS = 60
 """Retention leaves at least this many bodies."""
+LOGGED_ERASE_EVERY_CHECKS = 4
+LOGGED_KEPT_RECORDS = 15
+"""The same in a short run that is logged, so that it erases at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,13 @@ class TellingLedger(Ledger):
 
 
 class Writer:
-    def __init__(self, started: Started, boot: str, seed: int) -> None:
+    def __init__(self, started: Started, orders: Orders) -> None:
         self.config = config_in(DATA)
         self.chronicle, self.clock = started.chronicle, started.clock
-        self.boot = boot
-        self.random = random.Random(seed)
+        self.boot = orders.boot
+        self.random = random.Random(orders.seed)
+        self.erase_every_checks = LOGGED_ERASE_EVERY_CHECKS if orders.log else ERASE_EVERY_CHECKS
+        self.kept_records = LOGGED_KEPT_RECORDS if orders.log else KEPT_RECORDS
         self.now_s = BOOTED_S
         self.version = started.past.agreement_version
         self.agreement_seq = 0
@@ -117,7 +124,7 @@ class Writer:
         if self.checks % 5 == 0:
             self._take_agreement()
         self._check()
-        if self.checks % 7 == 0:
+        if self.checks % self.erase_every_checks == 0:
             self._erase()
 
     def _append(self, kind: RecordKind, **fields: Any) -> None:
@@ -164,7 +171,7 @@ class Writer:
     def _erase(self) -> None:
         ledger = self.chronicle.ledger
         # Never the newest agreement's record: without its body no agreement is in force.
-        before = min(ledger.checkpoint_size, ledger.size - KEPT_RECORDS, self.agreement_seq)
+        before = min(ledger.checkpoint_size, ledger.size - self.kept_records, self.agreement_seq)
         if before > 0:
             TELL.say("doing", what="erase")
             ledger.erase(before)
@@ -218,7 +225,7 @@ def begin(signer: NoteSigner, boot: str) -> Started:
 
 def write(signer: NoteSigner, orders: Orders) -> None:
     started = begin(signer, orders.boot)
-    writer = Writer(started, orders.boot, orders.seed)
+    writer = Writer(started, orders)
     while writer.checks != orders.turns:
         writer.turn()
     if orders.log:
