@@ -15,7 +15,7 @@ from paho.mqtt.properties import Properties
 
 from provisioning.bench_home import ADDRESS, BenchHome
 
-NAME = "evil"
+NAME = "gw-evil"
 
 
 def open_the_broker_to(home: BenchHome) -> None:
