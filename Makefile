@@ -3,6 +3,7 @@
 PYTHON ?= python3
 CAMERA ?= room
 FUZZ_S ?= 60
+N ?= 50
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -11,7 +12,7 @@ APT_TEST_PACKAGES := chromium nodejs npm shellcheck strace util-linux iproute2 p
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench fuzz mutations lock apt apt-test clean
+.PHONY: help setup check fix demo demo-once test bench fuzz mutations power-cut lock apt apt-test clean
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -64,6 +65,10 @@ test: setup apt-test check ## every test: the checks above, then services, fault
 fuzz: $(STAMP) ## hostile bytes at every door for FUZZ_S seconds (default 60)
 	@$(BIN)/python -m pip install -q --require-hashes -r requirements/fuzz.lock >&2
 	$(BIN)/python tests/fuzz --seconds $(FUZZ_S)
+
+power-cut: $(STAMP) ## cut the power of a small guest N times under a ledger that is being written (root; slow)
+	tests/power_cut/setup.sh >&2
+	$(BIN)/python tests/power_cut --cuts $(N) --prove
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations

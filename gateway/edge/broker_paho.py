@@ -25,6 +25,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from gateway.core.error import ConfigError, TransientError
 
 MAX_PAYLOAD_BYTES = 64 * 1024
+NO_MATCHING_SUBSCRIBERS = 0x10
+"""PUBACK reason code. Source: MQTT 5.0 §3.4.2.1."""
 _QUEUE_LENGTH = 1024
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
@@ -87,7 +89,7 @@ class Broker:
         self._keepalive_s = keepalive_s
         self._session_expiry_s = session_expiry_s
         self._events: asyncio.Queue[BrokerEvent] = asyncio.Queue(_QUEUE_LENGTH)
-        self._unacknowledged: dict[int, asyncio.Future[None]] = {}
+        self._unacknowledged: dict[int, tuple[asyncio.Future[None], bool]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Event = asyncio.Event()
         self._client_id = client_id
@@ -136,8 +138,13 @@ class Broker:
         correlation: bytes = b"",
         response_topic: str | None = None,
         expiry_s: int | None = None,
+        demand_listener: bool = False,
     ) -> asyncio.Future[None]:
-        """Publish at QoS 1; the future is done at PUBACK, and fails with TransientError when the connection is lost."""
+        """Publish at QoS 1; the future is done at PUBACK, and fails with TransientError when the connection is lost.
+
+        With `demand_listener` it also fails when the broker took the message and had nobody to give it to: a broker
+        that was started anew knows no sessions, and acknowledges what it throws away.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not self.up:
             done.set_exception(TransientError("no broker"))
@@ -154,7 +161,7 @@ class Broker:
         if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
             done.set_exception(TransientError(mqtt.error_string(info.rc)))
         else:
-            self._unacknowledged[info.mid] = done
+            self._unacknowledged[info.mid] = (done, demand_listener)
         return done
 
     def _make_client(self) -> mqtt.Client:
@@ -237,8 +244,8 @@ class Broker:
         )
         self._call(self._put, incoming)
 
-    def _on_publish(self, _client: mqtt.Client, _user: Any, mid: int, _reason: Any, _properties: Any) -> None:
-        self._call(self._published, mid)
+    def _on_publish(self, _client: mqtt.Client, _user: Any, mid: int, reason: Any, _properties: Any) -> None:
+        self._call(self._published, mid, reason.value)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         loop = self._loop
@@ -268,13 +275,17 @@ class Broker:
         self._fail_unacknowledged()
         self._ended.set()
 
-    def _published(self, mid: int) -> None:
-        done = self._unacknowledged.pop(mid, None)
-        if done is not None and not done.done():
+    def _published(self, mid: int, reason: int) -> None:
+        done, demand_listener = self._unacknowledged.pop(mid, (None, False))
+        if done is None or done.done():
+            return
+        if demand_listener and reason == NO_MATCHING_SUBSCRIBERS:
+            done.set_exception(TransientError("nobody listens"))
+        else:
             done.set_result(None)
 
     def _fail_unacknowledged(self) -> None:
-        for done in self._unacknowledged.values():
+        for done, _ in self._unacknowledged.values():
             if not done.done():
                 done.set_exception(TransientError("connection lost"))
                 done.exception()

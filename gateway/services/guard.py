@@ -101,8 +101,9 @@ TIME_RETRY_S: Final = 10.0
 TIME_AGAIN_S: Final = 60.0
 """After a statement that did not help: too slow, or contradicted."""
 COMPARE_EVERY_S: Final = 60.0
-HEARTBEAT_EVERY_S: Final = 10.0
-"""A crash between two of these leaves the length of an opening uncertain by no more (R36)."""
+HEARTBEAT_EVERY_S: Final = 8.0
+"""A crash between two of these leaves the length of an opening uncertain by no more than 10 s (R36): this, a tick, and
+the time that a record takes to become durable."""
 EYE_IDLE_S: Final = NONCE_LIFE_S + 5.0
 """An eye that a challenge started and nobody used ends after this."""
 REFUSALS_EVERY_S: Final = 10.0

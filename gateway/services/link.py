@@ -34,6 +34,7 @@ BEAT_S: Final = 1.0
 SILENT_S: Final = 4.0
 """A broker that owes an acknowledgement for longer is as good as gone, long before TCP or keep-alive say so."""
 MAX_COMMANDS_WAITING: Final = 64
+EVIDENCE_RETRY_S: Final = 1.0
 GUARD_RETRY_S: Final = 0.2
 
 
@@ -157,10 +158,20 @@ class Link:
         self._evidence_waits.set()
 
     def _send(
-        self, branch: str, payload: bytes, *, correlation: bytes = b"", retain: bool = False
+        self,
+        branch: str,
+        payload: bytes,
+        *,
+        correlation: bytes = b"",
+        retain: bool = False,
+        demand_listener: bool = False,
     ) -> asyncio.Future[None]:
         done = self.broker.publish(
-            topic(self.config.gateway, Branch(branch)), payload, correlation=correlation, retain=retain
+            topic(self.config.gateway, Branch(branch)),
+            payload,
+            correlation=correlation,
+            retain=retain,
+            demand_listener=demand_listener,
         )
         if not done.done():
             number = id(done)
@@ -181,9 +192,10 @@ class Link:
                 self._evidence_waits.clear()
                 continue
             try:
-                await self._send(item.branch, item.payload)
+                # An acknowledgement counts only where somebody got it: the centre, or its session.
+                await self._send(item.branch, item.payload, demand_listener=True)
             except TransientError:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(EVIDENCE_RETRY_S)
                 continue
             self.outbox.done(item)
             if self._outbox_was_full:

@@ -1,7 +1,8 @@
 """What the home recorded while the broker was away reaches the centre afterwards: each record once, in order.
 
-Mutations that turn these red: keep the outbox in memory (a killed link loses it); don't say `OutboxWants` at a new
-connection; start feeding at the newest record.
+A broker that was started anew acknowledges what it throws away while the centre has not come back yet; such an
+acknowledgement does not count. Mutations that turn these red: leave `demand_listener` out; keep the outbox in memory (a
+killed link loses it); don't say `OutboxWants` at a new connection; start feeding at the newest record.
 """
 
 from __future__ import annotations
