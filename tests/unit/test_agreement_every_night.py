@@ -6,6 +6,7 @@ Mutations that turn these red: one look more than `recheck.times` allows; `after
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -82,6 +83,14 @@ def test_each_line_opens_once_and_for_its_recheck_and_for_no_longer(zone: str, f
             return Attempt(occasion.line_id, occasion.occasion_id, attempt, closed_s - 60, closed_s, outcome)
 
         start_s, end_s = occasion.start_unix_s, occasion.end_unix_s
+        wanted = datetime.fromisoformat(occasion.occasion_id)
+        first_of_two = wanted.replace(tzinfo=ZoneInfo(zone), fold=0)
+        shown = datetime.fromtimestamp(first_of_two.timestamp(), ZoneInfo(zone)).replace(tzinfo=None)
+        if shown == wanted:
+            assert start_s == first_of_two.timestamp()
+        else:  # in the gap: the first second that a clock there shows again
+            before, after = (datetime.fromtimestamp(at_s, ZoneInfo(zone)) for at_s in (start_s - 1, start_s))
+            assert before.replace(tzinfo=None) < wanted < after.replace(tzinfo=None)
         assert end_s - start_s == 30 * 60
         assert asked(1, start_s - 1, []) is RefusalCode.OUTSIDE_WINDOW
         assert asked(1, start_s, []) == 60
