@@ -18,13 +18,13 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from bench.child import Child
 from centre.operator import Look, Operator
 from gateway.edge.bench_world import BenchWorld
+from gateway.edge.isolation_unshare import isolation
 from gateway.edge.mount_gpiozero import STEP_S
 from gateway.mount.calibration import Calibration
 from gateway.protocol.message import Challenged, Message, Open, Verdict
 from provisioning import bench_home, demo
 from provisioning.bench_home import BenchHome
 from provisioning.demo import RunningBench
-from provisioning.isolation import can_isolate
 
 LINES = 12
 """An agreement has no more lines; each check needs one of its own, because an occasion that was seen is done."""
@@ -178,7 +178,7 @@ class System:
 @asynccontextmanager
 async def system(directory: Path, camera: str, mount: dict[str, float] | None = None) -> AsyncIterator[System]:
     """A home with `camera`, and `mount` in place of the mount's defaults; all ends with the context."""
-    home = bench_home.make(directory, camera=camera, isolate=can_isolate())
+    home = bench_home.make(directory, camera=camera, isolate=isolation() is not None)
     for name in ("guard.toml", "park.toml") if mount else ():
         path = home.home_config.parent / name
         config = msgspec.toml.decode(path.read_bytes())

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from centre.operator import OPEN_STATUSES, Operator, OperatorError
 from gateway.core.error import ConfigError, IntegrityError, TransientError
+from gateway.edge.isolation_unshare import isolation
 from gateway.ledger import verify_directory
 from gateway.protocol.message import Verdict
 from provisioning import bench_home
@@ -204,9 +205,7 @@ def main(*, once: bool, camera: str, port: int, keep: Path | None, watch_s: floa
 
 
 def _isolation_or_warn() -> bool:
-    from provisioning.isolation import can_isolate
-
-    if can_isolate():
+    if isolation() is not None:
         return True
     print(
         "tillsyn demo: this machine allows no network namespaces (not root, no user namespaces): guard and eye run "

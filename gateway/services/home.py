@@ -11,10 +11,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from msgspec import Meta
 
 from gateway.config.file import AbsolutePath, Config
 from gateway.core.error import EXIT_CONFIG, ConfigError
+from gateway.edge.isolation_unshare import isolation
 from gateway.edge.service_systemd import die_with_parent, run_until_signal
 
 LOG = logging.getLogger("tillsyn.home")
@@ -47,22 +46,8 @@ class HomeConfig(Config, frozen=True):
     park: AbsolutePath
     run_dir: AbsolutePath
     isolate: bool
-    """Start guard and eye without any network; see `isolation` for how."""
+    """Start guard and eye without any network; see gateway.edge.isolation_unshare for how."""
     max_restarts: Annotated[int, Meta(ge=0, le=1000)] = 20
-
-
-def isolation() -> list[str] | None:
-    """The command before a service that takes its network away, or None where the kernel lets us have none.
-
-    Root makes a network namespace; anybody else a user namespace first, where that is allowed. Source: unshare(1).
-    """
-    if shutil.which("unshare") is None:
-        return None
-    ways = (["unshare", "--net", "--"], ["unshare", "--user", "--map-current-user", "--net", "--"])
-    for way in ways:
-        if subprocess.run([*way, "true"], capture_output=True, check=False, timeout=10).returncode == 0:
-            return way
-    return None
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from running_bench import bench, run, watching
 
-from provisioning.isolation import can_isolate
+from gateway.edge.isolation_unshare import isolation
 
 pytestmark = pytest.mark.service
 
@@ -46,7 +46,7 @@ def _reached_from(pid: int, targets: list[str]) -> list[str]:
 
 
 def test_this_machine_can_take_the_network_away():
-    assert can_isolate(), "neither root nor unprivileged user namespaces: the separation can't be shown here"
+    assert isolation() is not None, "neither root nor unprivileged user namespaces: the separation can't be shown here"
 
 
 def test_guard_and_eye_reach_no_ip_address_and_link_does(tmp_path: Path):
