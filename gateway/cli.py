@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import re
 import sys
 from importlib.metadata import entry_points
 
 from gateway.core.error import EXIT_CONFIG, ConfigError, GatewayError
 
 GROUP = "tillsyn.commands"
+# A JWK thumbprint (RFC 7638, SHA-256, base64url) that begins with a dash, as one in 64 does.
+DASHED_THUMBPRINT = re.compile(r"-[A-Za-z0-9_-]{42}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,9 +39,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def joined(arguments: list[str]) -> list[str]:
+    """The words with each dashed thumbprint joined to the option before it; argparse would read it as an option."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1].startswith("--") and "=" not in words[-1] and DASHED_THUMBPRINT.fullmatch(word):
+            words[-1] = f"{words[-1]}={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exit status 0: done; 1: it failed, and said why; 78: the configuration is wrong."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(joined(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format="%(asctime)s %(name)s %(levelname)s %(message)s",

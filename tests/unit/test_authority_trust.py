@@ -10,6 +10,7 @@ Mutations that turn a test here red (provisioning/authority/trust_statement.py u
 * act.py: `_revoke` with epoch + 0 → test_a_revocation_kills_every_earlier_grant
 * act.py: `rotate-root` keeps the old root → test_a_chain_of_three_roots…
 * act.py: drop `out.exists()` and let `write_public` replace → test_no_statement_is_overwritten
+* gateway/cli.py: `joined` returns its argument → test_a_root_whose_thumbprint_begins_with_a_dash_can_be_dropped
 * drop `if previous is None: … version != 1` → test_only_the_first_statement_has_no_predecessor
 """
 
@@ -112,6 +113,24 @@ def test_two_roots_may_stand_side_by_side_and_one_be_dropped_later(begun):
         previous="trust-2.jws", out="trust-3.jws",
     )  # fmt: skip
     assert answer.status == 0, answer.err
+    assert set(make_trust(begun.path("trust-3.jws").read_bytes(), both).roots) == set(begun.held("r1"))
+
+
+def test_a_root_whose_thumbprint_begins_with_a_dash_can_be_dropped(begun):
+    for number in range(2_000):  # one key in 64
+        begun.key("root", f"d{number}")
+        (gone,) = begun.held(f"d{number}")
+        if gone.startswith("-"):
+            break
+    assert gone.startswith("-")
+    root = f"d{number}"
+    assert follow(begun, "--new-root", begun.path(f"{root}/root.pem"), "--keep-old", act=("rotate-root",)).status == 0
+    answer = follow(
+        begun, "--version", 3, "--epoch", 0, "--drop-root", gone, "--known-root", begun.path(f"{root}/root.jwk"),
+        previous="trust-2.jws", out="trust-3.jws",
+    )  # fmt: skip
+    assert answer.status == 0, answer.err
+    both = make_trust(begun.path("trust-2.jws").read_bytes(), begun.held("r1")).roots
     assert set(make_trust(begun.path("trust-3.jws").read_bytes(), both).roots) == set(begun.held("r1"))
 
 
