@@ -8,7 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 APT_PACKAGES := mosquitto python3-venv
-APT_TEST_PACKAGES := chromium nodejs npm shellcheck strace util-linux iproute2 procps softhsm2
+# program=package. Only what is missing is asked for: a machine with another packager's Node.js refuses Debian's npm.
+APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck strace=strace softhsm2-util=softhsm2 \
+	unshare=util-linux nsenter=util-linux ip=iproute2 pgrep=procps
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
@@ -26,9 +28,9 @@ apt:
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || $(APT) $(APT_PACKAGES); } >&2
 
 apt-test: apt
-	@for program in chromium node npm shellcheck strace softhsm2-util unshare nsenter ip; do \
-		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
-	[ -z "$$missing" ] || $(APT) $(APT_TEST_PACKAGES); } >&2
+	@for pair in $(APT_TEST_PROGRAMS); do \
+		command -v $${pair%%=*} >/dev/null || missing="$$missing $${pair##*=}"; done; \
+	[ -z "$$missing" ] || $(APT) $$missing; } >&2
 
 $(STAMP): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
