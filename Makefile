@@ -81,7 +81,7 @@ bench: setup ## ratios, each measured against something beside it in the same ru
 
 lock: $(STAMP) ## renew requirements/dev.lock: every wheel by version and hash, no addresses
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra centre --extra dev pyproject.toml -o requirements/dev.lock
+		--extra centre --extra setup --extra factory --extra dev pyproject.toml -o requirements/dev.lock
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
