@@ -359,8 +359,8 @@ def _parse_status(untrusted: bytes) -> _StatusFact:
 
 
 def _note(untrusted: bytes) -> str:
-    if len(untrusted) > MAX_NOTE_BYTES:
-        raise RefusedError(RefusalCode.MALFORMED, "checkpoint too long")
+    if len(untrusted) > MAX_NOTE_BYTES or b"\0" in untrusted:  # PostgreSQL's text can't hold a NUL
+        raise RefusedError(RefusalCode.MALFORMED, "checkpoint too long, or no text")
     try:
         return untrusted.decode("utf-8")
     except UnicodeDecodeError as exc:

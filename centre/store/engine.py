@@ -1,0 +1,79 @@
+"""The database itself: SQLite, or PostgreSQL where several workers share it. One short transaction a call.
+
+Every writing transaction has the write lock from its first statement on, in SQLite by BEGIN IMMEDIATE, in PostgreSQL by
+one advisory lock. So whoever looks first and writes then decides on what is still true when it writes, whichever worker
+it is; and the code below needs to be right for one database only.
+
+Calls block for an fsync (SQLite: WAL, synchronous=FULL; PostgreSQL: synchronous_commit=on), so coroutines make them in
+a thread. SQLAlchemyError is never caught here: a store that can't write must end the process.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from centre.store.table import METADATA
+
+_WRITE_LOCK: Final = 0x7469_6C6C
+"""Any number that nobody else takes in this database."""
+_ISOLATION: Final = "READ COMMITTED"
+
+
+class Rows:
+    """What each part of the store builds on. Safe to call from several threads and several processes."""
+
+    def __init__(self, place: Path | str) -> None:
+        """Opens or makes the database: an SQLite file, whose folder must exist, or a `postgresql://` address.
+
+        Raises SQLAlchemyError.
+        """
+        self.is_shared = isinstance(place, str)
+        """Whether another worker may use it from another machine."""
+        if isinstance(place, Path):
+            self._engine = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": 5.0})
+            sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            METADATA.create_all(self._engine)
+            return
+        address = place.replace("postgresql://", "postgresql+psycopg://", 1)
+        self._engine = sa.create_engine(address, isolation_level=_ISOLATION, pool_size=10, pool_pre_ping=True)
+        with self._writing() as connection:  # two workers that start at once would both make the tables
+            METADATA.create_all(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self._engine.begin() as connection:
+            # The write lock is taken at once: a transaction that reads first and writes later could not get it after
+            # another worker wrote in between, or would have decided on what is no longer so.
+            if self.is_shared:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITE_LOCK)))
+            else:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            yield connection
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Autocommit, so that BEGIN IMMEDIATE above is the only thing that opens a transaction.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def with_check(row: sa.RowMapping) -> dict[str, Any]:
+    """The API says `check` as the protocol does; the column can't, because SQL owns the word."""
+    values = dict(row)
+    values["check"] = values.pop("check_id")
+    return values

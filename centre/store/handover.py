@@ -1,0 +1,162 @@
+"""Hand-overs: rows are never deleted, and `state` moves open, acknowledged, done only."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from centre.store.engine import Rows
+from centre.store.table import HANDOVER_EVENTS, HANDOVERS
+from gateway.protocol.message import Word
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverStart:
+    """Everything about a hand-over that is known when it begins; `steps` is of msgspec's built-in types."""
+
+    id: str
+    gateway: str
+    install_epoch: int
+    line: str
+    occasion: str
+    reason: str
+    unit: str | None
+    steps: Sequence[Mapping[str, Any]]
+    within_min: int
+    created_unix_s: float
+
+
+class HandoverRows(Rows):
+    """Hand-overs and what happened to each."""
+
+    def put_handover(self, start: HandoverStart) -> bool:
+        """Begin a hand-over; False when this occasion has one, whoever began it."""
+        values = {column: getattr(start, column) for column in HandoverStart.__slots__}
+        deadline_unix_s = start.created_unix_s + start.within_min * 60
+        values |= {
+            "steps_json": msgspec.json.encode(values.pop("steps")).decode(),
+            "deadline_unix_s": deadline_unix_s,
+            "escalates_unix_s": deadline_unix_s,
+            "escalations": 0,
+            "state": "open",
+        }
+        table = HANDOVERS.c
+        known = sa.select(table.id).where(
+            table.gateway == start.gateway,
+            table.install_epoch == start.install_epoch,
+            table.line == start.line,
+            table.occasion == start.occasion,
+        )
+        with self._writing() as connection:
+            if connection.execute(known).first() is not None:
+                return False
+            connection.execute(sa.insert(HANDOVERS).values(values))
+            put_handover_event(connection, start.id, "created", at_unix_s=start.created_unix_s, word=start.reason)
+        return True
+
+    def handover(self, handover: str) -> dict[str, Any] | None:
+        with self._reading() as connection:
+            row = connection.execute(sa.select(HANDOVERS).where(HANDOVERS.c.id == handover)).mappings().first()
+        return None if row is None else _with_steps(row)
+
+    def handovers(self, *, newest: int | None = None) -> list[dict[str, Any]]:
+        """Those that are not done, most urgent first; with `newest`, that many of all, newest first."""
+        table = HANDOVERS.c
+        query = sa.select(HANDOVERS)
+        if newest is None:
+            query = query.where(table.state != "done").order_by(table.state.desc(), table.deadline_unix_s, table.id)
+        else:
+            query = query.order_by(table.created_unix_s.desc(), table.id).limit(newest)
+        with self._reading() as connection:
+            return [_with_steps(row) for row in connection.execute(query).mappings()]
+
+    def handover_events(self, handover: str) -> list[dict[str, Any]]:
+        """What happened to a hand-over, oldest first."""
+        table = HANDOVER_EVENTS.c
+        query = sa.select(table.what, table.who, table.word, table.at_unix_s).where(table.handover == handover)
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(query.order_by(table.number)).mappings()]
+
+    def acknowledge_handover(self, handover: str, *, who: str, now_unix_s: float) -> bool:
+        """From open to acknowledged; False when it isn't open."""
+        values = {"acknowledged_by": who, "acknowledged_unix_s": now_unix_s}
+        return self._move_handover(handover, "open", "acknowledged", values, who=who, now_unix_s=now_unix_s)
+
+    def finish_handover(self, handover: str, *, who: str, outcome: Word, now_unix_s: float) -> bool:
+        """From acknowledged to done; False when it isn't acknowledged."""
+        values = {"done_by": who, "done_unix_s": now_unix_s, "outcome": outcome}
+        return self._move_handover(
+            handover, "acknowledged", "done", values, who=who, now_unix_s=now_unix_s, word=outcome
+        )
+
+    def _move_handover(
+        self,
+        handover: str,
+        before: str,
+        after: str,
+        values: Mapping[str, Any],
+        *,
+        who: str,
+        now_unix_s: float,
+        word: str | None = None,
+    ) -> bool:
+        statement = (
+            sa.update(HANDOVERS)
+            .where(HANDOVERS.c.id == handover, HANDOVERS.c.state == before)
+            .values(state=after, **values)
+        )
+        with self._writing() as connection:
+            if connection.execute(statement).rowcount != 1:
+                return False
+            put_handover_event(connection, handover, after, at_unix_s=now_unix_s, who=who, word=word)
+        return True
+
+    def escalate_handovers(self, *, now_unix_s: float) -> list[dict[str, Any]]:
+        """Count one more escalation for each open hand-over whose time is up; returns them as they are then.
+
+        Several that fell due while nobody counted are one: what matters is that somebody is told now.
+        """
+        table = HANDOVERS.c
+        is_late = (table.state == "open") & (table.escalates_unix_s <= now_unix_s)
+        with self._reading() as connection:
+            if connection.execute(sa.select(table.id).where(is_late).limit(1)).first() is None:
+                return []
+        with self._writing() as connection:
+            late = [dict(row) for row in connection.execute(sa.select(HANDOVERS).where(is_late)).mappings()]
+            for row in late:
+                step_s = row["within_min"] * 60
+                steps_past = math.floor((now_unix_s - row["deadline_unix_s"]) / step_s)
+                row["escalations"] += 1
+                row["escalates_unix_s"] = row["deadline_unix_s"] + (steps_past + 1) * step_s
+                changed = {name: row[name] for name in ("escalations", "escalates_unix_s")}
+                connection.execute(sa.update(HANDOVERS).where(table.id == row["id"]).values(changed))
+                put_handover_event(
+                    connection, row["id"], "escalated", at_unix_s=now_unix_s, word=str(row["escalations"])
+                )
+        return [_with_steps(row) for row in late]
+
+
+def _with_steps(row: sa.RowMapping | dict[str, Any]) -> dict[str, Any]:
+    values = dict(row)
+    values["steps"] = json.loads(values.pop("steps_json"))
+    return values
+
+
+def put_handover_event(
+    connection: sa.Connection,
+    handover: str,
+    what: str,
+    *,
+    at_unix_s: float,
+    who: str | None = None,
+    word: str | None = None,
+) -> None:
+    connection.execute(
+        sa.insert(HANDOVER_EVENTS).values(handover=handover, what=what, who=who, word=word, at_unix_s=at_unix_s)
+    )

@@ -1,0 +1,166 @@
+"""What the homes say of themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from centre.store.engine import Rows, with_check
+from centre.store.occasion import put_fact, put_in_force
+from centre.store.table import AGREEMENTS, HOMES, JUDGED, LEDGER_CHECKPOINTS, LEDGER_RECORDS, OCCASION_FACTS, OUTCOMES
+from gateway.protocol.message import Challenged, DueFact, Hello
+
+
+class HomeRows(Rows):
+    """The register of homes."""
+
+    def put_home(self, gateway: str, *, install_epoch: int, device_kid: str) -> None:
+        """Register a home; one that was installed anew or got another key starts with nothing known."""
+        identity = {"install_epoch": install_epoch, "device_kid": device_kid}
+        blank: dict[str, Any] = {column.name: None for column in HOMES.columns}
+        blank |= {"gateway": gateway, "online": False, "due_json": "[]"} | identity
+        with self._writing() as connection:
+            known = connection.execute(sa.select(HOMES).where(HOMES.c.gateway == gateway)).mappings().first()
+            if known is None:
+                connection.execute(sa.insert(HOMES).values(blank))
+            elif any(known[name] != value for name, value in identity.items()):
+                connection.execute(sa.update(HOMES).where(HOMES.c.gateway == gateway).values(blank))
+                if install_epoch > known["install_epoch"]:
+                    _set_ledger_aside(connection, gateway, known["install_epoch"])
+
+    def set_online(self, gateway: str, *, online: bool) -> None:
+        with self._writing() as connection:
+            connection.execute(sa.update(HOMES).where(HOMES.c.gateway == gateway).values(online=online))
+
+    def take_hello(self, hello: Hello, *, now_unix_s: float) -> bool:
+        """Enter what a home says of itself; False when it is older than what is known.
+
+        Within one boot the lower end of the clock never falls, so a Hello with a lower one is late or replayed.
+        """
+        with self._writing() as connection:
+            known = connection.execute(sa.select(HOMES).where(HOMES.c.gateway == hello.gateway)).mappings().one()
+            is_same_boot = known["boot"] == hello.boot and known["clock_lo_unix_s"] is not None
+            if is_same_boot and hello.clock.lo_unix_s < known["clock_lo_unix_s"]:
+                return False
+            values = {
+                "online": True,
+                "heard_unix_s": now_unix_s,
+                "boot": hello.boot,
+                "sw": hello.sw,
+                "clock_state": hello.clock.state,
+                "clock_lo_unix_s": hello.clock.lo_unix_s,
+                "clock_hi_unix_s": hello.clock.hi_unix_s,
+                "agreement": hello.agreement,
+                "version": hello.version,
+                "due_json": msgspec.json.encode(hello.due).decode(),
+            }
+            connection.execute(sa.update(HOMES).where(HOMES.c.gateway == hello.gateway).values(values))
+            _confirm_agreement(connection, hello, now_unix_s)
+            _put_said(connection, hello.gateway, hello.install_epoch, hello.due, now_unix_s)
+        return True
+
+    def take_challenged(self, challenged: Challenged, *, now_unix_s: float) -> None:
+        """A challenge's answer tells the same as a Hello, fresher. Call it for a reply that we waited for only."""
+        values = {
+            "online": True,
+            "heard_unix_s": now_unix_s,
+            "clock_state": challenged.clock.state,
+            "clock_lo_unix_s": challenged.clock.lo_unix_s,
+            "clock_hi_unix_s": challenged.clock.hi_unix_s,
+            "agreement": challenged.agreement,
+            "version": challenged.version,
+            "due_json": msgspec.json.encode(challenged.due).decode(),
+        }
+        with self._writing() as connection:
+            connection.execute(sa.update(HOMES).where(HOMES.c.gateway == challenged.gateway).values(values))
+
+    def home_states(self) -> dict[str, dict[str, Any]]:
+        """What is known of each home, with `due` and its five newest outcomes as `last`, newest first."""
+        with self._reading() as connection:
+            states = {row["gateway"]: dict(row) for row in connection.execute(sa.select(HOMES)).mappings()}
+            for gateway, state in states.items():
+                state["due"] = json.loads(state.pop("due_json"))
+                newest = (
+                    sa.select(*(column for column in OUTCOMES.c if column.name not in ("number", "closed_jws")))
+                    .where(OUTCOMES.c.gateway == gateway)
+                    .order_by(OUTCOMES.c.number.desc())
+                    .limit(5)
+                )
+                state["last"] = [with_check(row) for row in connection.execute(newest).mappings()]
+        return states
+
+    def held_agreements(self) -> dict[str, tuple[str | None, int | None]]:
+        """(agreement, version) that each home says it holds."""
+        with self._reading() as connection:
+            rows: Sequence[Any] = connection.execute(
+                sa.select(HOMES.c.gateway, HOMES.c.agreement, HOMES.c.version)
+            ).all()
+        return {gateway: (agreement, version) for gateway, agreement, version in rows}
+
+
+def _set_ledger_aside(connection: sa.Connection, gateway: str, install_epoch: int) -> None:
+    """A new installation begins a new ledger: the rows of the old one are kept under its audience."""
+    aside = f"{gateway}/{install_epoch}"
+    for table in (LEDGER_RECORDS, LEDGER_CHECKPOINTS):
+        if connection.execute(sa.select(table.c.gateway).where(table.c.gateway == aside).limit(1)).first() is None:
+            connection.execute(sa.update(table).where(table.c.gateway == gateway).values(gateway=aside))
+
+
+def _confirm_agreement(connection: sa.Connection, hello: Hello, now_unix_s: float) -> None:
+    """A home that says it holds an agreement has accepted it, also when its answer was lost on the way."""
+    sent = (
+        connection.execute(
+            sa.select(AGREEMENTS).filter_by(
+                gateway=hello.gateway,
+                install_epoch=hello.install_epoch,
+                agreement=hello.agreement,
+                version=hello.version,
+            )
+        )
+        .mappings()
+        .all()
+    )
+    # Two that say they are the same version: which of them the home holds, its words don't tell.
+    if len(sent) == 1 and sent[0]["accepted_unix_s"] is None:
+        put_in_force(connection, sent[0], now_unix_s)
+
+
+def _put_said(
+    connection: sa.Connection, gateway: str, install_epoch: int, due: Sequence[DueFact], now_unix_s: float
+) -> None:
+    """Enter what a home's list says of each occasion; the row is written only when that has changed."""
+    table = OCCASION_FACTS.c
+    query = sa.select(table.ref, table.word, table.closes_unix_s).where(
+        table.gateway == gateway, table.install_epoch == install_epoch, table.what == "said"
+    )
+    refs = [f"{one.line} {one.occasion}" for one in due]
+    known = {row.ref: (row.word, row.closes_unix_s) for row in connection.execute(query.where(table.ref.in_(refs)))}
+    for ref, one in zip(refs, due, strict=True):
+        # A home that says only "missed" or "done" no longer knows when the window was.
+        before = known.get(ref)
+        closes_unix_s = one.closes_unix_s or (before[1] if before else None)
+        if before == (one.status, closes_unix_s):
+            continue
+        fact = {
+            "gateway": gateway,
+            "install_epoch": install_epoch,
+            "what": "said",
+            "ref": ref,
+            "line": one.line,
+            "occasion": one.occasion,
+            "attempt": one.attempt,
+            "word": one.status,
+            "at_unix_s": now_unix_s,
+            "closes_unix_s": closes_unix_s,
+        }
+        put_fact(connection, fact)
+        if closes_unix_s is not None:
+            judged = JUDGED.c
+            mine = (judged.gateway == gateway) & (judged.install_epoch == install_epoch)
+            connection.execute(
+                sa.update(JUDGED).where(mine, judged.look_unix_s > closes_unix_s).values(look_unix_s=closes_unix_s)
+            )

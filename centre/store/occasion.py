@@ -1,0 +1,146 @@
+"""What each agreed occasion has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from centre.store.engine import Rows
+from centre.store.handover import put_handover_event
+from centre.store.table import AGREEMENTS, COMMANDS, HANDOVERS, JUDGED, OCCASION_FACTS, OUTCOMES
+from gateway.protocol.message import Closed, Word
+
+LONGEST_WINDOW_S: Final = 4 * 3600
+"""Source: gateway.agreement.schema.Line, `window_min` at most 240."""
+
+
+class OccasionRows(Rows):
+    """Outcomes, agreements, and how far occasions have been judged."""
+
+    def put_outcome(
+        self,
+        closed: Closed,
+        *,
+        closed_jws: str,
+        now_unix_s: float,
+        install_epoch: int = 0,
+        outcome: Word = "unsure",
+        closed_unix_s: float | None = None,
+    ) -> bool:
+        """Enter how a check ended; False when it is known already (QoS 1 repeats).
+
+        `outcome` is the attempt's, in the agreement's words; `closed_unix_s` is when the home says it ended.
+        """
+        values = msgspec.structs.asdict(closed)
+        values["check_id"] = values.pop("check")
+        values |= {"closed_jws": closed_jws, "heard_unix_s": now_unix_s}
+        known = sa.select(OUTCOMES.c.number).where(
+            OUTCOMES.c.gateway == closed.gateway, OUTCOMES.c.check_id == closed.check
+        )
+        with self._writing() as connection:
+            if connection.execute(known).first() is not None:
+                return False
+            connection.execute(sa.insert(OUTCOMES).values(values))
+            fact = {
+                "gateway": closed.gateway,
+                "install_epoch": install_epoch,
+                "what": "check",
+                "ref": closed.check,
+                "line": closed.line,
+                "occasion": closed.occasion,
+                "attempt": closed.attempt,
+                "word": outcome,
+                "at_unix_s": now_unix_s if closed_unix_s is None else closed_unix_s,
+            }
+            put_fact(connection, fact)
+            _note_since(connection, fact, now_unix_s)
+        return True
+
+    def agreements(self, gateway: str, install_epoch: int) -> list[dict[str, Any]]:
+        """The agreements that this home accepted, oldest first."""
+        table = AGREEMENTS.c
+        query = (
+            sa.select(AGREEMENTS)
+            .where(table.gateway == gateway, table.install_epoch == install_epoch, table.accepted_unix_s.is_not(None))
+            .order_by(table.accepted_unix_s, table.version)
+        )
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def withdrawals(self, gateway: str) -> list[float]:
+        """When this home accepted withdrawals that went by the centre."""
+        table = COMMANDS.c
+        query = sa.select(table.answered_unix_s).where(
+            table.gateway == gateway, table.kind == "agreement.withdraw", table.answer == "accepted"
+        )
+        with self._reading() as connection:
+            return [float(moment) for moment in connection.execute(query).scalars()]
+
+    def occasion_facts(self, gateway: str, install_epoch: int, *, since_unix_s: float) -> list[dict[str, Any]]:
+        """What this home signed about its occasions since then, oldest first."""
+        table = OCCASION_FACTS.c
+        query = (
+            sa.select(OCCASION_FACTS)
+            .where(table.gateway == gateway, table.install_epoch == install_epoch, table.at_unix_s >= since_unix_s)
+            .order_by(table.at_unix_s)
+        )
+        with self._reading() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def judged(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """(until_unix_s, look_unix_s) of each (gateway, install_epoch)."""
+        with self._reading() as connection:
+            rows: Sequence[Any] = connection.execute(sa.select(JUDGED)).all()
+        return {(row.gateway, row.install_epoch): (row.until_unix_s, row.look_unix_s) for row in rows}
+
+    def put_judged(
+        self,
+        gateway: str,
+        install_epoch: int,
+        *,
+        before: tuple[float, float] | None,
+        until_unix_s: float,
+        look_unix_s: float,
+    ) -> bool:
+        """Enter how far a home's occasions have been judged; False, with nothing changed, if it is not `before` now.
+
+        Then an agreement came in meanwhile, or another worker looked: what was judged was not everything.
+        """
+        key = {"gateway": gateway, "install_epoch": install_epoch}
+        with self._writing() as connection:
+            row: Any = connection.execute(sa.select(JUDGED).filter_by(**key)).first()
+            if (None if row is None else (row.until_unix_s, row.look_unix_s)) != before:
+                return False
+            connection.execute(sa.delete(JUDGED).filter_by(**key))
+            connection.execute(sa.insert(JUDGED).values(until_unix_s=until_unix_s, look_unix_s=look_unix_s, **key))
+        return True
+
+
+def put_in_force(connection: sa.Connection, row: sa.RowMapping, now_unix_s: float) -> None:
+    here = AGREEMENTS.c.correlation == row["correlation"]
+    connection.execute(sa.update(AGREEMENTS).where(here).values(accepted_unix_s=now_unix_s))
+    # Its occasions are to be judged anew from the earliest window on that may still be open.
+    key = {"gateway": row["gateway"], "install_epoch": row["install_epoch"]}
+    judged_s = connection.execute(sa.select(JUDGED.c.until_unix_s).filter_by(**key)).scalar_one_or_none()
+    earliest_s = now_unix_s - LONGEST_WINDOW_S
+    until_unix_s = earliest_s if judged_s is None else min(judged_s, earliest_s)
+    connection.execute(sa.delete(JUDGED).filter_by(**key))
+    connection.execute(sa.insert(JUDGED).values(until_unix_s=until_unix_s, look_unix_s=0.0, **key))
+
+
+def put_fact(connection: sa.Connection, fact: Mapping[str, Any]) -> None:
+    key = {name: fact[name] for name in ("gateway", "install_epoch", "what", "ref")}
+    connection.execute(sa.delete(OCCASION_FACTS).filter_by(**key))
+    connection.execute(sa.insert(OCCASION_FACTS).values(dict(fact)))
+
+
+def _note_since(connection: sa.Connection, fact: Mapping[str, Any], now_unix_s: float) -> None:
+    """A check that is heard of after its occasion was handed over: whoever was sent is told, nothing is taken back."""
+    table = HANDOVERS.c
+    same = {name: fact[name] for name in ("gateway", "install_epoch", "line", "occasion")}
+    for handover in connection.execute(sa.select(table.id).filter_by(**same)).scalars().all():
+        connection.execute(sa.update(HANDOVERS).where(table.id == handover).values(since=fact["word"]))
+        put_handover_event(connection, handover, "since", at_unix_s=now_unix_s, word=fact["word"])

@@ -1,0 +1,241 @@
+"""Every table. No column holds a name, an address, a personal number or a picture.
+
+People are pseudonyms from the grants, homes are gateway ids, and of a signed command only its hash is kept (an offer's
+SDP holds network addresses).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+METADATA: Final = sa.MetaData()
+
+HOMES: Final = sa.Table(
+    "homes",
+    METADATA,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, nullable=False),
+    sa.Column("device_kid", sa.String(64), nullable=False),
+    sa.Column("online", sa.Boolean, nullable=False),
+    sa.Column("heard_unix_s", sa.Float),
+    sa.Column("boot", sa.String(64)),
+    sa.Column("sw", sa.String(64)),
+    sa.Column("clock_state", sa.String(40)),
+    sa.Column("clock_lo_unix_s", sa.Float),
+    sa.Column("clock_hi_unix_s", sa.Float),
+    sa.Column("agreement", sa.String(64)),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("due_json", sa.Text, nullable=False),
+)
+SESSIONS: Final = sa.Table(
+    "sessions",
+    METADATA,
+    sa.Column("session_sha256", sa.String(64), primary_key=True),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("exp_unix_s", sa.Float, nullable=False),
+)
+GRANTS: Final = sa.Table(
+    "grants",
+    METADATA,
+    sa.Column("grant_sha256", sa.String(64), primary_key=True),
+    sa.Column("kid", sa.String(64), nullable=False),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("roles", sa.String(120), nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("nbf_unix_s", sa.Float, nullable=False),
+    sa.Column("exp_unix_s", sa.Float, nullable=False),
+)
+COMMANDS: Final = sa.Table(
+    "commands",
+    METADATA,
+    sa.Column("correlation", sa.String(32), primary_key=True),
+    sa.Column("command_sha256", sa.String(64), nullable=False),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("jti", sa.String(64), nullable=False),
+    sa.Column("sent_unix_s", sa.Float, nullable=False),
+    sa.Column("answer", sa.String(40)),
+    sa.Column("answered_unix_s", sa.Float),
+)
+OUTCOMES: Final = sa.Table(
+    "outcomes",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("check_id", sa.String(64), nullable=False),
+    sa.Column("heard_unix_s", sa.Float, nullable=False),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("why", sa.String(40), nullable=False),
+    sa.Column("verdict", sa.String(40)),
+    sa.Column("line", sa.String(64), nullable=False),
+    sa.Column("occasion", sa.String(40), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("watched_s", sa.Float, nullable=False),
+    sa.Column("frames", sa.BigInteger, nullable=False),
+    sa.Column("parked", sa.Boolean, nullable=False),
+    sa.Column("ledger_size", sa.BigInteger, nullable=False),
+    sa.Column("next", sa.String(40), nullable=False),
+    sa.Column("next_unix_s", sa.Float),
+    # The device's own signature over all of the above: evidence that outlives this centre.
+    sa.Column("closed_jws", sa.Text, nullable=False),
+    sa.UniqueConstraint("gateway", "check_id"),
+)
+LEDGER_RECORDS: Final = sa.Table(
+    "ledger_records",
+    METADATA,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("raw", sa.LargeBinary, nullable=False),
+    sa.Column("kind", sa.String(40)),
+    sa.Column("who", sa.String(64)),
+    sa.Column("why", sa.String(40)),
+    sa.Column("check_id", sa.String(64)),
+    sa.Column("time_lo_unix_s", sa.Float),
+    sa.Column("watched_s", sa.Float),
+    sa.Column("frames", sa.BigInteger),
+)
+LEDGER_CHECKPOINTS: Final = sa.Table(
+    "ledger_checkpoints",
+    METADATA,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("note_sha256", sa.String(64), primary_key=True),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("heard_unix_s", sa.Float, nullable=False),
+)
+REFUSALS: Final = sa.Table(
+    "refusals",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("code", sa.String(40), nullable=False),
+    sa.Column("re", sa.String(64), nullable=False),
+    sa.Column("heard_unix_s", sa.Float, nullable=False),
+    sa.UniqueConstraint("gateway", "re"),
+)
+ALARMS: Final = sa.Table(
+    "alarms",
+    METADATA,
+    # One row an hour and cause with a count: a peer that floods us must not fill the disk.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("code", sa.String(40), primary_key=True),
+    sa.Column("hour_unix_s", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("last_unix_s", sa.Float, nullable=False),
+)
+WITNESSED: Final = sa.Table(
+    "witnessed",
+    METADATA,
+    # The newest checkpoint that was found consistent, and the tree over the lines that were compared with it.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("root_hex", sa.String(64), nullable=False),
+    # With our cosignature as its last line, where the centre has a witness key.
+    sa.Column("note", sa.String(8192), nullable=False),
+    sa.Column("is_cosigned", sa.Boolean, nullable=False),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("lines_size", sa.BigInteger, nullable=False),
+    sa.Column("peaks_hex", sa.String(4096), nullable=False),
+)
+DISABLED: Final = sa.Table(
+    "disabled",
+    METADATA,
+    # Never deleted: a home comes back by a higher install_epoch, and what happened before stays to be read.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("why", sa.String(40), nullable=False),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("known_size", sa.BigInteger, nullable=False),
+    sa.Column("note_sha256", sa.String(64), nullable=False),
+)
+RECONCILIATIONS: Final = sa.Table(
+    "reconciliations",
+    METADATA,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("lines", sa.BigInteger, nullable=False),
+    sa.Column("witnessed_size", sa.BigInteger),
+    sa.Column("silent_s", sa.Float),
+    sa.Column("findings", sa.String(200), nullable=False),
+)
+AGREEMENTS: Final = sa.Table(
+    "agreements",
+    METADATA,
+    # A row without `accepted_unix_s` went to the home and is not known to be in force.
+    sa.Column("correlation", sa.String(32), primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False, index=True),
+    sa.Column("install_epoch", sa.Integer, nullable=False),
+    sa.Column("agreement", sa.String(64), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("agreement_json", sa.String(16384), nullable=False),
+    sa.Column("sent_unix_s", sa.Float, nullable=False),
+    sa.Column("accepted_unix_s", sa.Float),
+)
+OCCASION_FACTS: Final = sa.Table(
+    "occasion_facts",
+    METADATA,
+    # What a home signed about one occasion. `what` is "asked" (an opening; `ref` is the command's correlation, `word` a
+    # refusal code or "check.opened"), "check" (ended; check id, outcome) or "said" (of its list; line and occasion,
+    # status).
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("what", sa.String(8), primary_key=True),
+    sa.Column("ref", sa.String(120), primary_key=True),
+    sa.Column("line", sa.String(64), nullable=False),
+    sa.Column("occasion", sa.String(40), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("word", sa.String(40)),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("closes_unix_s", sa.Float),
+)
+sa.Index("occasion_facts_by_time", OCCASION_FACTS.c.gateway, OCCASION_FACTS.c.at_unix_s)
+JUDGED: Final = sa.Table(
+    "judged",
+    METADATA,
+    # Every occasion that began before `until_unix_s` has been judged for good; nothing can be missed before
+    # `look_unix_s`.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("until_unix_s", sa.Float, nullable=False),
+    sa.Column("look_unix_s", sa.Float, nullable=False),
+)
+HANDOVERS: Final = sa.Table(
+    "handovers",
+    METADATA,
+    # Rows are never deleted, and `state` moves open, acknowledged, done only.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("install_epoch", sa.Integer, nullable=False),
+    sa.Column("line", sa.String(64), nullable=False),
+    sa.Column("occasion", sa.String(64), nullable=False),
+    sa.Column("reason", sa.String(40), nullable=False),
+    sa.Column("unit", sa.String(64)),
+    sa.Column("steps_json", sa.String(4096), nullable=False),
+    sa.Column("within_min", sa.Integer, nullable=False),
+    sa.Column("created_unix_s", sa.Float, nullable=False),
+    sa.Column("deadline_unix_s", sa.Float, nullable=False),
+    sa.Column("escalates_unix_s", sa.Float, nullable=False),
+    sa.Column("escalations", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("acknowledged_by", sa.String(64)),
+    sa.Column("acknowledged_unix_s", sa.Float),
+    sa.Column("done_by", sa.String(64)),
+    sa.Column("done_unix_s", sa.Float),
+    sa.Column("outcome", sa.String(40)),
+    sa.Column("since", sa.String(40)),
+    sa.UniqueConstraint("gateway", "install_epoch", "line", "occasion"),
+)
+HANDOVER_EVENTS: Final = sa.Table(
+    "handover_events",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("handover", sa.String(64), nullable=False, index=True),
+    sa.Column("what", sa.String(40), nullable=False),
+    sa.Column("who", sa.String(64)),
+    sa.Column("word", sa.String(40)),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+)
