@@ -44,6 +44,7 @@ from gateway.protocol.message import (
     ROLE_FOR,
     AgreementPut,
     AgreementWithdraw,
+    Challenge,
     Close,
     Confirmation,
     Grant,
@@ -354,7 +355,13 @@ async def _command(state: CentreState, session: Session, request: Request) -> Re
         agreement=_agreement(home, command),
     )
     try:
-        reply = await state.exchange.ask(home.gateway, jti=jti, untrusted_command=untrusted, correlation=correlation)
+        reply = await state.exchange.ask(
+            home.gateway,
+            jti=jti,
+            untrusted_command=untrusted,
+            correlation=correlation,
+            may_repeat=isinstance(command, Challenge | Close | AgreementWithdraw),
+        )
     except NoAnswerError:
         return error(
             504,

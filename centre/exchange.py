@@ -16,6 +16,9 @@ from gateway.protocol.topic import Branch, topic
 
 COMMAND_EXPIRY_S: Final = 30
 ANSWER_LIMIT_S: Final = 12.0
+SAY_AGAIN_AFTER_S: Final = (0.5, 1.5, 3.5)
+"""A command that a flood pushed out is said again this long after the first time. Three times: a key has four places
+for nonces at a device, so the first answer's is still good after all of them."""
 
 
 class NoAnswerError(TransientError):
@@ -30,30 +33,52 @@ class _Waiting:
 
 
 class Exchange:
-    def __init__(self, broker: BrokerPort, *, answer_limit_s: float = ANSWER_LIMIT_S) -> None:
+    def __init__(
+        self,
+        broker: BrokerPort,
+        *,
+        answer_limit_s: float = ANSWER_LIMIT_S,
+        say_again_after_s: tuple[float, ...] = SAY_AGAIN_AFTER_S,
+    ) -> None:
         self._broker = broker
         self._answer_limit_s = answer_limit_s
+        self._say_again_after_s = say_again_after_s
         self._waiting: dict[bytes, _Waiting] = {}
 
-    async def ask(self, gateway: str, *, jti: str, untrusted_command: bytes, correlation: bytes) -> bytes:
-        """Publish and wait for the verified reply. Raises NoAnswerError, or TransientError when the broker is away."""
+    async def ask(
+        self, gateway: str, *, jti: str, untrusted_command: bytes, correlation: bytes, may_repeat: bool = False
+    ) -> bytes:
+        """Publish and wait for the verified reply. Raises NoAnswerError, or TransientError when the broker is away.
+
+        `may_repeat` is for commands that do the same however often they come. An opening never is one: a second copy
+        would be refused, and its refusal might be all that is heard.
+        """
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[correlation] = _Waiting(gateway, jti, answered)
         try:
             async with asyncio.timeout(self._answer_limit_s):
-                await self._broker.publish(
-                    topic(gateway, Branch.COMMAND),
-                    untrusted_command,
-                    correlation=correlation,
-                    response_topic=topic(gateway, Branch.REPLY),
-                    # A command that waited in the broker's queue is a command nobody is looking for any more.
-                    expiry_s=COMMAND_EXPIRY_S,
-                )
+                said_s = asyncio.get_running_loop().time()
+                await self._say(gateway, untrusted_command, correlation)
+                for after_s in self._say_again_after_s if may_repeat else ():
+                    wait_s = max(0.0, said_s + after_s - asyncio.get_running_loop().time())
+                    if (await asyncio.wait({answered}, timeout=wait_s))[0]:
+                        break
+                    await self._say(gateway, untrusted_command, correlation)
                 return await answered
         except TimeoutError as exc:
             raise NoAnswerError(gateway) from exc
         finally:
             del self._waiting[correlation]
+
+    async def _say(self, gateway: str, untrusted_command: bytes, correlation: bytes) -> None:
+        await self._broker.publish(
+            topic(gateway, Branch.COMMAND),
+            untrusted_command,
+            correlation=correlation,
+            response_topic=topic(gateway, Branch.REPLY),
+            # A command that waited in the broker's queue is a command nobody is looking for any more.
+            expiry_s=COMMAND_EXPIRY_S,
+        )
 
     def resolve(self, gateway: str, *, correlation: bytes, jti: str, reply: bytes) -> None:
         """Hand a verified reply to whoever waits for it; correlation, home and `re` must all fit."""
