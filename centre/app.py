@@ -27,12 +27,15 @@ from starlette.templating import Jinja2Templates
 from centre import handover
 from centre.answer import TooLargeError, answer, body_of, error
 from centre.boundary import Boundary
+from centre.catalogue import LANGUAGES
 from centre.config import MAX_GRANT_HOMES
 from centre.exchange import NoAnswerError
 from centre.login import LoginPort, TokenLogin
 from centre.session import COOKIE, SESSION_LIFE_S, RateLimit, Session, log_in, session_of
 from centre.state import CentreState, Home
 from centre.store import AskedOpening, SentAgreement
+from centre.words import COOKIE as LANGUAGE_COOKIE
+from centre.words import in_words, language_of, words_for_browser
 from gateway.agreement import AGREEMENT_MAX_BYTES
 from gateway.core.error import TransientError
 from gateway.core.refusal import RefusalCode, RefusedError
@@ -59,6 +62,7 @@ _GRANT_SLACK_S: Final = 60.0
 """A grant begins this long before now: the home's whole clock interval must lie after its beginning."""
 LEASE_EVERY_S: Final = 5
 MAX_LOG_ROWS: Final = 200
+_LANGUAGE_LIFE_S: Final = 365 * 24 * 3600
 _HERE: Final = Path(__file__).parent
 
 Endpoint = Callable[[CentreState, Session, Request], Awaitable[Response]]
@@ -73,13 +77,13 @@ def make_app(state: CentreState) -> Starlette:
     async def console(request: Request) -> Response:
         session = await session_of(state, request)
         if session is None:
-            return templates.TemplateResponse(request, "login.html", {"wrong": False}, status_code=401)
-        return templates.TemplateResponse(request, "console.html", {"who": session.account.who})
+            return templates.TemplateResponse(request, "login.html", in_words(request, wrong=False), status_code=401)
+        return templates.TemplateResponse(request, "console.html", in_words(request, who=session.account.who))
 
     async def login(request: Request) -> Response:
         account = await way.finish(request.query_params)
         if account is None:
-            return templates.TemplateResponse(request, "login.html", {"wrong": True}, status_code=401)
+            return templates.TemplateResponse(request, "login.html", in_words(request, wrong=True), status_code=401)
         response = RedirectResponse("/", status_code=303)
         response.set_cookie(
             COOKIE,
@@ -111,17 +115,19 @@ def make_app(state: CentreState) -> Starlette:
     routes = [
         Route("/", console),
         Route("/login", login),
+        Route("/words.json", _words),
+        Route("/language/{code}", _language),
         route("/logout", _log_out, "POST"),
-        route("/api/config", _config),
-        route("/api/grants", _grant, "POST"),
-        route("/api/homes", _homes),
-        route("/api/homes/{gateway}/commands", commands, "POST"),
-        route("/api/homes/{gateway}/ledger", _ledger),
-        route("/api/homes/{gateway}/checkpoint", _checkpoint),
-        route("/api/handovers", handover.handovers),
-        route("/api/handovers/{handover}/acknowledge", handover.acknowledge, "POST"),
-        route("/api/handovers/{handover}/done", handover.finish, "POST"),
-        route("/api/events", _events),
+        route("/api/v1/config", _config),
+        route("/api/v1/grants", _grant, "POST"),
+        route("/api/v1/homes", _homes),
+        route("/api/v1/homes/{gateway}/commands", commands, "POST"),
+        route("/api/v1/homes/{gateway}/ledger", _ledger),
+        route("/api/v1/homes/{gateway}/checkpoint", _checkpoint),
+        route("/api/v1/handovers", handover.handovers),
+        route("/api/v1/handovers/{handover}/acknowledge", handover.acknowledge, "POST"),
+        route("/api/v1/handovers/{handover}/done", handover.finish, "POST"),
+        route("/api/v1/events", _events),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
     return Starlette(
@@ -139,6 +145,20 @@ async def _http_error(_request: Request, exc: Exception) -> Response:
 
 async def _too_large(_request: Request, _exc: Exception) -> Response:
     return error(413, "too-large", "The request is larger than the centre takes.")
+
+
+async def _words(request: Request) -> Response:
+    language = language_of(request)
+    return answer({"language": language, "words": words_for_browser(language)})
+
+
+async def _language(request: Request) -> Response:
+    code = request.path_params["code"]
+    if code not in LANGUAGES:
+        raise HTTPException(404)
+    response = RedirectResponse("/", status_code=303)
+    response.set_cookie(LANGUAGE_COOKIE, code, max_age=_LANGUAGE_LIFE_S, httponly=True, samesite="lax")
+    return response
 
 
 async def _log_out(state: CentreState, session: Session, _request: Request) -> Response:

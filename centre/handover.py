@@ -124,14 +124,14 @@ async def escalate(state: CentreState) -> int:
 
 
 async def handovers(state: CentreState, _session: Session, request: Request) -> Response:
-    """GET /api/handovers: those that somebody must still act on, most urgent first; with ?all=1 the newest of all."""
+    """Those that somebody must still act on, most urgent first; with ?all=1 the newest of all."""
     newest = NEWEST if request.query_params.get("all") == "1" else None
     rows = await asyncio.to_thread(state.store.handovers, newest=newest)
     return answer([_facts(row) for row in rows])
 
 
 async def acknowledge(state: CentreState, session: Session, request: Request) -> Response:
-    """POST /api/handovers/{id}/acknowledge: this person takes it on. The first counts; the same person may repeat."""
+    """Take it on. The first person counts; the same person may repeat."""
     refusal = _refusal(session)
     if refusal is not None:
         return refusal
@@ -147,7 +147,7 @@ async def acknowledge(state: CentreState, session: Session, request: Request) ->
 
 
 async def finish(state: CentreState, session: Session, request: Request) -> Response:
-    """POST /api/handovers/{id}/done {"outcome": word}: what came of it. Only of one that somebody has acknowledged."""
+    """`{"outcome": word}`: what came of it. Only of one that somebody has acknowledged."""
     refusal = _refusal(session)
     if refusal is not None:
         return refusal

@@ -92,8 +92,8 @@ class Operator:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._config = await self._get("/api/config")
-        got = await self._json(await self._http.post("/api/grants", json={"jwk": self.key.verifying.jwk()}))
+        self._config = await self._get("/api/v1/config")
+        got = await self._json(await self._http.post("/api/v1/grants", json={"jwk": self.key.verifying.jwk()}))
         self._grant = got["grant"].encode()
         return self
 
@@ -108,7 +108,7 @@ class Operator:
         return str(self._config["who"])
 
     async def homes(self) -> list[dict[str, Any]]:
-        return list(await self._get("/api/homes"))
+        return list(await self._get("/api/v1/homes"))
 
     async def home(self, gateway: str) -> dict[str, Any]:
         """Raises OperatorError when the centre knows no such home."""
@@ -130,7 +130,7 @@ class Operator:
 
     async def ledger(self, gateway: str, *, after: int = -1) -> list[dict[str, Any]]:
         """The records above number `after` that have reached the centre, oldest first; a page of them."""
-        return list(await self._get(f"/api/homes/{gateway}/ledger?after={after}"))
+        return list(await self._get(f"/api/v1/homes/{gateway}/ledger?after={after}"))
 
     async def send(self, home: dict[str, Any], message: Message) -> bytes:
         """Sign and send one command; the home's reply, unverified."""
@@ -139,7 +139,7 @@ class Operator:
     async def send_envelope(self, gateway: str, envelope: bytes) -> bytes:
         """Send a ready `<grant>~<command>`; the home's reply, unverified. Raises OperatorError when there is none."""
         response = await self._http.post(
-            f"/api/homes/{gateway}/commands", content=envelope, headers={"Content-Type": "text/plain"}
+            f"/api/v1/homes/{gateway}/commands", content=envelope, headers={"Content-Type": "text/plain"}
         )
         return str((await self._json(response))["reply"]).encode()
 

@@ -27,14 +27,14 @@ async function ask(path, options = {}) {
   return body;
 }
 
-export const getConfig = () => ask("/api/config");
-export const getHomes = () => ask("/api/homes");
-export const getLog = (gateway, newest) => ask(`/api/homes/${encodeURIComponent(gateway)}/ledger?newest=${newest}`);
-export const getHandovers = () => ask("/api/handovers");
-export const acknowledgeHandover = (id) => postJson(`/api/handovers/${encodeURIComponent(id)}/acknowledge`, {});
-export const finishHandover = (id, outcome) => postJson(`/api/handovers/${encodeURIComponent(id)}/done`, {outcome});
+export const getConfig = () => ask("/api/v1/config");
+export const getHomes = () => ask("/api/v1/homes");
+export const getLog = (gateway, newest) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/ledger?newest=${newest}`);
+export const getHandovers = () => ask("/api/v1/handovers");
+export const acknowledgeHandover = (id) => postJson(`/api/v1/handovers/${encodeURIComponent(id)}/acknowledge`, {});
+export const finishHandover = (id, outcome) => postJson(`/api/v1/handovers/${encodeURIComponent(id)}/done`, {outcome});
 export const logOut = () => postJson("/logout", {});
-export const getGrant = (jwk) => postJson("/api/grants", {jwk});
+export const getGrant = (jwk) => postJson("/api/v1/grants", {jwk});
 
 function postJson(path, value) {
   return ask(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(value)});
@@ -47,7 +47,7 @@ function postJson(path, value) {
 export async function command({key, grant}, home, kind, values, answerKind) {
   const jti = newId();
   const jws = await sign(key, kind, {aud: home.audience, jti, ...values});
-  const {reply} = await ask(`/api/homes/${encodeURIComponent(home.gateway)}/commands`, {
+  const {reply} = await ask(`/api/v1/homes/${encodeURIComponent(home.gateway)}/commands`, {
     method: "POST",
     headers: {"Content-Type": "text/plain"},
     body: `${grant}~${jws}`,

@@ -67,7 +67,7 @@ def test_a_command_that_the_browser_signed_is_taken_by_the_device(console: tuple
         """async () => {
             const key = await jws.operatorKey("op-1");
             const again = await jws.operatorKey("op-1");
-            const response = await fetch("/api/grants", {method: "POST",
+            const response = await fetch("/api/v1/grants", {method: "POST",
               headers: {"Content-Type": "application/json"}, body: JSON.stringify({jwk: again.jwk})});
             const {grant} = await response.json();
             const command = await jws.sign(key, "check.challenge", {aud: "gw-a/1", jti: jws.newId()});

@@ -172,16 +172,16 @@ async def _a_home_and_an_operator(
         await broker.publish(asked.response_topic, reply, correlation=asked.correlation)
 
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer token"}) as client:
-        grant = (await client.post("/api/grants", json={"jwk": person.verifying.jwk()})).json()["grant"]
+        grant = (await client.post("/api/v1/grants", json={"jwk": person.verifying.jwk()})).json()["grant"]
         body = f"{grant}~{sign(Challenge('gw-a/1', 'j-1'), person).decode()}"
         answering = asyncio.create_task(answer_one())
         response = await client.post(
-            "/api/homes/gw-a/commands", content=body, headers={"Content-Type": "text/plain"}, timeout=20
+            "/api/v1/homes/gw-a/commands", content=body, headers={"Content-Type": "text/plain"}, timeout=20
         )
         await answering
         assert response.status_code == 200, response.text
         assert verify(response.json()["reply"].encode(), {device.verifying.kid: device.verifying}, Accepted).re == "j-1"
-        async with client.stream("GET", "/api/events", timeout=10) as stream:
+        async with client.stream("GET", "/api/v1/events", timeout=10) as stream:
             await broker.publish("tillsyn/v1/gw-a/status", json.dumps({"online": True}).encode())
             async for line in stream.aiter_lines():
                 if line.startswith("event:"):

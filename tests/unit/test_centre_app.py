@@ -179,13 +179,13 @@ class World:
 
     async def granted(self) -> tuple[SigningKey, str]:
         key = SigningKey.generate()
-        response = await self.client.post("/api/grants", json={"jwk": key.verifying.jwk()})
+        response = await self.client.post("/api/v1/grants", json={"jwk": key.verifying.jwk()})
         assert response.status_code == 200
         return key, response.json()["grant"]
 
     async def send(self, body: str | bytes, gateway: str = "gw-a") -> httpx.Response:
         return await self.client.post(
-            f"/api/homes/{gateway}/commands", content=body, headers={"Content-Type": "text/plain"}
+            f"/api/v1/homes/{gateway}/commands", content=body, headers={"Content-Type": "text/plain"}
         )
 
 
@@ -227,7 +227,9 @@ async def a_world(folder: Path, *, answer_limit_s: float = 5.0) -> AsyncIterator
     tasks = [asyncio.create_task(intake.run()), asyncio.create_task(intake.answer_time())]
     transport = httpx.ASGITransport(app=app)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers={"Origin": ORIGIN}) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url=ORIGIN, headers={"Origin": ORIGIN, "Accept-Language": "en"}
+        ) as client:
             yield World(broker, state, intake, homes, client, app)
             for task in tasks:
                 assert not task.done(), "the intake died"
@@ -290,12 +292,12 @@ def test_a_wrong_token_gives_no_cookie_and_says_what_to_do(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/api/config"),
-        ("GET", "/api/homes"),
-        ("GET", "/api/events"),
-        ("GET", "/api/homes/gw-a/ledger"),
-        ("POST", "/api/grants"),
-        ("POST", "/api/homes/gw-a/commands"),
+        ("GET", "/api/v1/config"),
+        ("GET", "/api/v1/homes"),
+        ("GET", "/api/v1/events"),
+        ("GET", "/api/v1/homes/gw-a/ledger"),
+        ("POST", "/api/v1/grants"),
+        ("POST", "/api/v1/homes/gw-a/commands"),
         ("POST", "/logout"),
     ],
 )
@@ -315,7 +317,7 @@ def test_without_a_login_the_api_answers_401_in_words(tmp_path: Path, method: st
 def test_a_foreign_host_name_is_refused_before_anything_else(tmp_path: Path) -> None:
     async def act(world: World) -> None:
         for host in ("evil.example", "127.0.0.1:8081", "127.0.0.1", ""):
-            for path in ("/", f"/login?token={TOKEN}", "/api/homes", "/static/page.js"):
+            for path in ("/", f"/login?token={TOKEN}", "/api/v1/homes", "/static/page.js"):
                 response = await world.client.get(path, headers={"Host": host})
                 assert response.status_code == 421
                 assert "set-cookie" not in response.headers
@@ -329,7 +331,7 @@ def test_a_post_from_another_origin_is_refused_even_with_the_cookie(tmp_path: Pa
         await world.log_in()
         del world.client.headers["Origin"]
         headers = {} if origin is None else {"Origin": origin}
-        for path in ("/api/grants", "/api/homes/gw-a/commands", "/logout"):
+        for path in ("/api/v1/grants", "/api/v1/homes/gw-a/commands", "/logout"):
             response = await world.client.post(path, json={}, headers=headers)
             assert (response.status_code, response.json()["error"]) == (403, "wrong-origin")
 
@@ -340,7 +342,7 @@ def test_a_post_that_a_plain_form_could_make_is_refused(tmp_path: Path) -> None:
     async def act(world: World) -> None:
         await world.log_in()
         for content_type in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
-            response = await world.client.post("/api/grants", content=b"{}", headers={"Content-Type": content_type})
+            response = await world.client.post("/api/v1/grants", content=b"{}", headers={"Content-Type": content_type})
             assert response.status_code == 415
 
     play(tmp_path, act)
@@ -349,7 +351,7 @@ def test_a_post_that_a_plain_form_could_make_is_refused(tmp_path: Path) -> None:
 def test_every_answer_carries_the_security_headers(tmp_path: Path) -> None:
     async def act(world: World) -> None:
         await world.log_in()
-        for path in ("/", "/api/homes", "/nothing-here", "/static/page.js"):
+        for path in ("/", "/api/v1/homes", "/nothing-here", "/static/page.js"):
             headers = (await world.client.get(path)).headers
             assert "frame-ancestors 'none'" in headers["content-security-policy"]
             assert "unsafe" not in headers["content-security-policy"]
@@ -364,7 +366,7 @@ def test_a_program_needs_no_cookie_and_no_origin_with_its_bearer_token(tmp_path:
     async def act(world: World) -> None:
         del world.client.headers["Origin"]
         world.client.headers["Authorization"] = f"Bearer {TOKEN}"
-        assert (await world.client.get("/api/config")).json()["who"] == "op-1"
+        assert (await world.client.get("/api/v1/config")).json()["who"] == "op-1"
         key, grant = await world.granted()
         world.broker.on_publish = world.home.answer
         response = await world.send(command(key, grant, Challenge("gw-a/1", "j-1")))
@@ -378,7 +380,7 @@ def test_after_logging_out_the_cookie_is_dead(tmp_path: Path) -> None:
         await world.log_in()
         cookie = world.client.cookies["tillsyn_session"]
         assert (await world.client.post("/logout", json={})).status_code == 200
-        response = await world.client.get("/api/homes", headers={"Cookie": f"tillsyn_session={cookie}"})
+        response = await world.client.get("/api/v1/homes", headers={"Cookie": f"tillsyn_session={cookie}"})
         assert response.status_code == 401
 
     play(tmp_path, act)
@@ -387,7 +389,7 @@ def test_after_logging_out_the_cookie_is_dead(tmp_path: Path) -> None:
 def test_the_configuration_of_the_page_names_account_and_ice(tmp_path: Path) -> None:
     async def act(world: World) -> None:
         await world.log_in()
-        facts = (await world.client.get("/api/config")).json()
+        facts = (await world.client.get("/api/v1/config")).json()
         assert facts["roles"] == ["operator"]
         assert facts["ice_policy"] == "relay"
         assert facts["ice_servers"] == [{"urls": ["turn:127.0.0.1:3478"], "username": "u", "credential": "c"}]
@@ -400,7 +402,7 @@ def test_a_grant_is_for_one_shift_one_key_and_the_account_that_asked(tmp_path: P
     async def act(world: World) -> None:
         await world.log_in()
         key = SigningKey.generate()
-        facts = (await world.client.post("/api/grants", json={"jwk": key.verifying.jwk()})).json()
+        facts = (await world.client.post("/api/v1/grants", json={"jwk": key.verifying.jwk()})).json()
         issuer = world.state.issuing_key.verifying
         grant = verify(facts["grant"].encode(), {issuer.kid: issuer}, Grant)
         assert facts["kid"] == key.verifying.kid
@@ -424,8 +426,8 @@ def test_a_bad_key_gets_no_grant(tmp_path: Path) -> None:
             [],
             {"jwk": good, "roles": []},
         ):
-            assert (await world.client.post("/api/grants", json=body)).status_code == 400
-        too_large = await world.client.post("/api/grants", json={"jwk": good, "x": "y" * 4000})
+            assert (await world.client.post("/api/v1/grants", json=body)).status_code == 400
+        too_large = await world.client.post("/api/v1/grants", json={"jwk": good, "x": "y" * 4000})
         assert too_large.status_code == 413
 
     play(tmp_path, act)
@@ -446,7 +448,7 @@ def test_a_command_goes_out_with_expiry_and_correlation_and_the_signed_reply_com
         assert published.response_topic == "tillsyn/v1/gw-a/reply"
         assert published.expiry_s == 30
         assert len(published.correlation) == 16
-        home = (await world.client.get("/api/homes")).json()[0]
+        home = (await world.client.get("/api/v1/homes")).json()[0]
         assert home["agreement"] == "a-1"
         assert [due["line"] for due in home["due"]] == ["night-1"]
 
@@ -670,7 +672,7 @@ def test_a_hello_makes_a_home_known_and_an_older_one_changes_nothing(tmp_path: P
         world.home.say("health", Hello("gw-a", 1, "b-1", "0.1", older, "a-1", 3))
         world.broker.deliver("tillsyn/v1/gw-b/status", b'{"online":true}')
         await world.settle()
-        first, second = (await world.client.get("/api/homes")).json()
+        first, second = (await world.client.get("/api/v1/homes")).json()
         assert first["online"]
         assert first["heard_unix_s"] == NOW_UNIX_S
         assert (first["version"], first["clock"]["state"]) == (4, "attested")
@@ -699,7 +701,7 @@ def test_what_does_not_verify_on_any_branch_is_dropped_and_the_intake_lives(tmp_
         assert sum(world.state.store.alarm_counts().values()) == 13
         assert world.broker.published == []
         await world.log_in()
-        home = (await world.client.get("/api/homes")).json()[0]
+        home = (await world.client.get("/api/v1/homes")).json()[0]
         assert (home["online"], home["heard_unix_s"], home["last"]) == (False, None, [])
 
     play(tmp_path, act)
@@ -756,16 +758,16 @@ def test_ledger_lines_become_rows_once_each_and_a_second_line_under_a_number_is_
         counts = world.state.store.alarm_counts()
         assert counts == {("gw-a", "integrity-alarm"): 1, ("gw-a", "malformed"): 5}
         await world.log_in()
-        rows = (await world.client.get("/api/homes/gw-a/ledger?after=0")).json()
+        rows = (await world.client.get("/api/v1/homes/gw-a/ledger?after=0")).json()
         assert [row["seq"] for row in rows] == [1, 2]
         assert {name: rows[0][name] for name in ("kind", "who", "why", "check", "watched_s", "frames")} == {
             name: body[name] for name in ("kind", "who", "why", "check", "watched_s", "frames")
         }
-        newest = (await world.client.get("/api/homes/gw-a/ledger?newest=1")).json()
+        newest = (await world.client.get("/api/v1/homes/gw-a/ledger?newest=1")).json()
         assert [row["seq"] for row in newest] == [2]
         for query in ("after=x", "after=-2", "newest=0", "newest=1000"):
-            assert (await world.client.get(f"/api/homes/gw-a/ledger?{query}")).status_code == 400
-        assert (await world.client.get("/api/homes/gw-x/ledger")).status_code == 404
+            assert (await world.client.get(f"/api/v1/homes/gw-a/ledger?{query}")).status_code == 400
+        assert (await world.client.get("/api/v1/homes/gw-x/ledger")).status_code == 404
 
     play(tmp_path, act)
 
@@ -774,8 +776,8 @@ async def read_events(world: World, *, until: str, cookie: str) -> list[tuple[st
     """Call the application as a server does; httpx's own transport would wait for the stream's end."""
     chunks: asyncio.Queue[bytes] = asyncio.Queue()
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": "/api/events",
-        "raw_path": b"/api/events", "query_string": b"", "root_path": "", "scheme": "http",
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": "/api/v1/events",
+        "raw_path": b"/api/v1/events", "query_string": b"", "root_path": "", "scheme": "http",
         "headers": [(b"host", b"127.0.0.1:8080"), (b"cookie", f"tillsyn_session={cookie}".encode())],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080),
     }  # fmt: skip
@@ -811,7 +813,7 @@ def test_open_pages_hear_of_outcomes_changes_and_alarms(tmp_path: Path) -> None:
         assert (closed["gateway"], closed["check"], closed["why"]) == ("gw-a", "c-1", "seen")
         assert closed["watched_s"] == 12.5
         assert events[2][1] == {"gateway": "gw-a", "code": "malformed", "count": 1}
-        (last,) = (await world.client.get("/api/homes")).json()[0]["last"]
+        (last,) = (await world.client.get("/api/v1/homes")).json()[0]["last"]
         assert (last["check"], last["who"], last["verdict"]) == ("c-1", "op-1", "seen")
         assert len(world.state.events._queues) == 0, "a page that went away leaves nothing behind"
 
@@ -837,7 +839,7 @@ def test_a_repeated_outcome_is_kept_once(tmp_path: Path) -> None:
             world.home.say("reply", world.home.closed(check))
         await world.settle()
         await world.log_in()
-        last = (await world.client.get("/api/homes")).json()[0]["last"]
+        last = (await world.client.get("/api/v1/homes")).json()[0]["last"]
         assert [one["check"] for one in last] == ["c-6", "c-5", "c-4", "c-3", "c-2"]
 
     play(tmp_path, act)

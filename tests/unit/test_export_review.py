@@ -23,11 +23,12 @@ from export_support import GATEWAY, ZONE, Home, a_home, an_agreement, at
 from ledger_support import new_signer
 from pypdf import PdfReader
 
+from centre.catalogue import LANGUAGES
 from centre.export import plain, review
 from centre.export.account import AgreementRefusedError
 from centre.export.moment import week_of
 from centre.export.review import Sign
-from centre.export.words import LANGUAGES, Words
+from centre.export.words import Words
 from gateway.cli import main
 from gateway.ledger import RecordKind
 

@@ -121,11 +121,11 @@ class Night:
         return await self.handovers()
 
     async def handovers(self, query: str = "") -> list[dict[str, Any]]:
-        return list((await self.world.client.get(f"/api/handovers{query}")).json())
+        return list((await self.world.client.get(f"/api/v1/handovers{query}")).json())
 
     async def post(self, path: str, value: Any = None, who: dict[str, str] = OP_2) -> tuple[int, dict[str, Any]]:
         response = await self.world.client.post(
-            f"/api/handovers/{path}", json={} if value is None else value, headers=who
+            f"/api/v1/handovers/{path}", json={} if value is None else value, headers=who
         )
         return response.status_code, response.json()
 

@@ -305,7 +305,7 @@ class Month:
 
     async def order(self, gateway: str, make: Callable[[str], Message], answer: Callable[[str], Message]) -> None:
         if self.now_s - self.granted_s > 6 * 3600:
-            granted = await self.client.post("/api/grants", json={"jwk": self.key.verifying.jwk()})
+            granted = await self.client.post("/api/v1/grants", json={"jwk": self.key.verifying.jwk()})
             self.grant, self.granted_s = granted.json()["grant"], self.now_s
         self.sent += 1
         jti = f"j-{self.sent}"
@@ -315,7 +315,7 @@ class Month:
         )
         body = command(self.key, self.grant, make(jti))
         response = await self.client.post(
-            f"/api/homes/{gateway}/commands", content=body, headers={"Content-Type": "text/plain"}
+            f"/api/v1/homes/{gateway}/commands", content=body, headers={"Content-Type": "text/plain"}
         )
         assert response.status_code == 200, response.text
 
@@ -340,9 +340,9 @@ class Month:
                     delay_s = self.dice.choices([120, 1800, 4 * 3600], [60, 25, 15])[0]
                     self.ack_s[name] = row["created_unix_s"] + delay_s
                 if self.now_s >= self.ack_s[name]:
-                    await self.client.post(f"/api/handovers/{name}/acknowledge", json={})
+                    await self.client.post(f"/api/v1/handovers/{name}/acknowledge", json={})
             elif self.now_s >= row["acknowledged_unix_s"] + 2700:
-                await self.client.post(f"/api/handovers/{name}/done", json={"outcome": "visited"})
+                await self.client.post(f"/api/v1/handovers/{name}/done", json={"outcome": "visited"})
 
     async def play(self) -> None:
         self.make_plan()

@@ -247,12 +247,12 @@ def test_a_disabled_home_gets_no_grant_and_no_command_but_may_be_closed(tmp_path
         key, grant = await world.granted()
         hear(world, home.say(3))
         await world.settle()
-        facts = (await world.client.get("/api/homes")).json()[0]
+        facts = (await world.client.get("/api/v1/homes")).json()[0]
         assert (facts["disabled"], facts["witnessed"]["size"]) == (None, 3)
-        assert (await world.client.get("/api/homes/gw-a/checkpoint")).text == home.write(0).decode()
+        assert (await world.client.get("/api/v1/homes/gw-a/checkpoint")).text == home.write(0).decode()
         hear(world, [sign_checkpoint(home.signer, 3, b"\0" * 32)])
         await world.settle()
-        facts = (await world.client.get("/api/homes")).json()[0]
+        facts = (await world.client.get("/api/v1/homes")).json()[0]
         assert facts["disabled"] == {"why": "log-forked", "since_unix_s": NOW_UNIX_S}
         assert world.state.store.alarm_counts() == {("gw-a", "log-forked"): 1}
 

@@ -1,0 +1,59 @@
+// One due check as it stands now, in order and in words.
+
+import {desk, nowUnixS} from "./desk.js";
+import {t} from "./say.js";
+import {clockObstacle, clockTime, disabled, duration, status} from "./words.js";
+
+const SILENT_AFTER_S = 900;
+
+/** One due check as it stands now: the home's word, moved on by the clock. */
+export function standing(due) {
+  const now = nowUnixS();
+  const opens = due.opens_unix_s;
+  const closes = due.closes_unix_s;
+  let word = due.status;
+  if (["due", "recheck", "soon"].includes(word)) {
+    if (due.attempt < 1) word = "running";
+    else if (closes > 0 && now > closes) word = "late";
+    else if (word === "soon" && opens <= now) word = "due";
+  }
+  return {...due, id: `${due.line} ${due.occasion}`, word, canStart: ["due", "recheck"].includes(word) && opens <= now};
+}
+
+const ORDER = ["late", "missed", "running", "recheck", "due", "soon", "paused", "done"];
+
+export function byUrgency(one, other) {
+  if (one.canStart !== other.canStart) return one.canStart ? -1 : 1;
+  if (one.canStart) return one.closes_unix_s - other.closes_unix_s;
+  return ORDER.indexOf(one.word) - ORDER.indexOf(other.word) || one.opens_unix_s - other.opens_unix_s;
+}
+
+export const dueOf = (home) => home.due.map(standing).sort(byUrgency);
+export const chosenDue = (home) => dueOf(home).find((one) => one.id === desk.chosen);
+
+export function whenText(due) {
+  const now = nowUnixS();
+  if (due.canStart) return t("until {time} · {left} left", {time: clockTime(due.closes_unix_s), left: duration(due.closes_unix_s - now)});
+  if (["soon", "recheck"].includes(due.word)) {
+    return t("{from}–{until} · in {wait}", {
+      from: clockTime(due.opens_unix_s), until: clockTime(due.closes_unix_s), wait: duration(due.opens_unix_s - now),
+    });
+  }
+  if (["late", "missed"].includes(due.word) && due.closes_unix_s > 0) return t("ended {time}", {time: clockTime(due.closes_unix_s)});
+  const startsMs = Date.parse(due.occasion);
+  return Number.isNaN(startsMs) ? due.occasion : clockTime(startsMs / 1000);
+}
+
+export function noteText(home) {
+  if (home.disabled) return disabled(home.disabled);
+  if (!home.online) return t("Not connected");
+  if (home.heard_unix_s === null) return t("Has not reported yet");
+  const silentS = nowUnixS() - home.heard_unix_s;
+  if (silentS > SILENT_AFTER_S) return t("Silent for {time}", {time: duration(silentS)});
+  return clockObstacle(home.clock) ? t("Clock not certain") : "";
+}
+
+export function fillPill(pill, due) {
+  pill.textContent = due ? status(due.word) : "–";
+  pill.dataset.status = due ? (due.canStart ? due.word : `${due.word}-not-now`) : "none";
+}

@@ -1,0 +1,77 @@
+// Hand-overs: who must act and by when, taking one on, and what came of it.
+
+import {acknowledgeHandover, finishHandover} from "./api.js";
+import {byId, complain, desk, fromTemplate, may, nowUnixS, say, setText, showRows} from "./desk.js";
+import {t, tn} from "./say.js";
+import {clockTime, OUTCOMES, reason, since, steps} from "./words.js";
+
+/** Who must act, and by when. */
+function whoText(one) {
+  const unit = one.unit ?? t("home care");
+  if (one.state === "acknowledged") {
+    return t("{who} has taken it on · {unit} · since {time}", {who: one.acknowledged_by, unit, time: clockTime(one.acknowledged_unix_s)});
+  }
+  const late = one.escalations > 0 ? t(" · overdue, told {n} times", {n: one.escalations + 1}) : "";
+  return t("{unit} must act · somebody must take it on by {time}{late}", {unit, time: clockTime(one.deadline_unix_s), late});
+}
+
+function newRow({id}) {
+  const row = fromTemplate("handover-row");
+  const outcome = row.querySelector("select");
+  const finish = row.querySelector(".handover-finish");
+  // Nothing is chosen to begin with: what goes on record is what somebody meant.
+  outcome.append(new Option(t("Choose…"), ""), ...OUTCOMES.map(([word, text]) => new Option(text, word)));
+  outcome.addEventListener("change", () => { finish.disabled = outcome.value === ""; });
+  finish.disabled = true;
+  row.querySelector(".handover-take").addEventListener("click", () => { void act(row, () => acknowledgeHandover(id)); });
+  finish.addEventListener("click", () => { void act(row, () => finishHandover(id, outcome.value)); });
+  return row;
+}
+
+async function act(row, how) {
+  row.setAttribute("aria-busy", "true");
+  try {
+    await how();
+    say("");
+  } catch (error) {
+    complain(error);
+  }
+  row.removeAttribute("aria-busy");
+  await desk.refresh();
+}
+
+function fillRow(row, one) {
+  const mayAct = may("operator");
+  const isOpen = one.state === "open";
+  const isLate = isOpen && nowUnixS() > one.deadline_unix_s;
+  const name = `${one.gateway}, ${one.occasion.replace("T", " ")}`;
+  row.dataset.state = one.state;
+  const pill = row.querySelector(".pill");
+  pill.textContent = isOpen ? (isLate ? t("Overdue") : t("Act now")) : t("Taken on");
+  pill.dataset.status = isLate ? "missed" : isOpen ? "due" : "recheck-not-now";
+  row.querySelector(".handover-what").textContent = `${name}: ${reason(one.reason)}`;
+  row.querySelector(".handover-who").textContent = whoText(one);
+  row.querySelector(".handover-steps").textContent = [
+    one.steps.length ? t("Agreed: {steps}.", {steps: steps(one.steps)}) : "", since(one.since),
+  ].filter(Boolean).join(" ");
+  const take = row.querySelector(".handover-take");
+  const finish = row.querySelector(".handover-finish");
+  const hadTake = take === document.activeElement;
+  take.hidden = !isOpen || !mayAct;
+  finish.hidden = row.querySelector(".handover-outcome").hidden = isOpen || !mayAct;
+  take.setAttribute("aria-label", t("Acknowledge hand-over: {name}", {name}));
+  finish.setAttribute("aria-label", t("Done: {name}", {name}));
+  if (hadTake && take.hidden) row.querySelector("select").focus();
+}
+
+export function showHandovers() {
+  const list = byId("handovers");
+  byId("handovers-strip").hidden = desk.handovers.length === 0;
+  const hadFocus = list.contains(document.activeElement);
+  showRows(list, desk.handovers, (one) => one.id, newRow, fillRow);
+  if (hadFocus && !list.contains(document.activeElement)) byId(desk.handovers.length ? "handovers-title" : "list-title").focus();
+  const open = desk.handovers.filter((one) => one.state === "open");
+  const late = open.filter((one) => nowUnixS() > one.deadline_unix_s).length;
+  const lateText = late ? t(", {n} overdue", {n: late}) : "";
+  setText(byId("handovers-news"), open.length ? tn("{n} hand-over to take on{late}.", "{n} hand-overs to take on{late}.", open.length, {late: lateText}) : "");
+}
