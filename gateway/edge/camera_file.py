@@ -25,6 +25,7 @@ from gateway.edge.camera_port import (
     EncodedUnit,
     Pacer,
     ThreadedCamera,
+    half_px,
     nal_types,
 )
 from gateway.edge.h264_libx264 import Libx264Encoder
@@ -41,8 +42,11 @@ class AvCamera(ThreadedCamera):
         share = min(1.0, self.settings.width_px / width_px, self.settings.height_px / height_px)
         return max(2, int(width_px * share) // 2 * 2), max(2, int(height_px * share) // 2 * 2)
 
-    def _encode_picture(self, frame: av.VideoFrame, encoder: Libx264Encoder, size_px: tuple[int, int]) -> None:
+    def _encode_picture(self, frame: av.VideoFrame, encoder: Libx264Encoder, full_px: tuple[int, int]) -> None:
         pts_us = int(boottime_s() * 1e6)
+        size_px = half_px(full_px) if self._small else full_px
+        if encoder.set_size_px(size_px):
+            self._resized(*size_px)
         fitted = frame.reformat(width=size_px[0], height=size_px[1], format="yuv420p")
         encoder.set_bit_rate_bps(self._bit_rate_bps)
         self._show(luma_plane(fitted), pts_us)
@@ -52,7 +56,7 @@ class AvCamera(ThreadedCamera):
 class FileCamera(AvCamera):
     """A film as a CameraPort. `open` raises CameraFaultError for a file that is missing or no film.
 
-    Passed through, the bit rate is the film's, and a key unit asked for is the film's next: the film jumps there.
+    Passed through, size and bit rate are the film's, and a key unit asked for is the film's next: the film jumps there.
     """
 
     def __init__(self, path: Path | str, settings: CameraSettings, world: BenchWorld | None = None) -> None:

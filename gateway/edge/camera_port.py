@@ -60,6 +60,11 @@ class CameraSettings:
             raise ConfigError(f"camera: key_interval_s must be 0.2 to 60, not {self.key_interval_s}")
 
     @property
+    def sizes_px(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The full size and the small one."""
+        return (self.width_px, self.height_px), half_px((self.width_px, self.height_px))
+
+    @property
     def key_interval_frames(self) -> int:
         """Frames from one key frame to the next when nobody asks for one; at least 1."""
         return max(1, round(self.key_interval_s * self.fps))
@@ -126,6 +131,13 @@ class CameraPort(Protocol):
 
     def set_bit_rate_bps(self, bit_rate_bps: int) -> None:
         """Aim at this rate from the next picture on, where the camera encodes. ValueError out of 50 k to 8 M."""
+
+    def set_small(self, small: bool) -> None:
+        """Give half the width and height from one of the next pictures on, or the whole again; also before `open`.
+
+        The first unit of another size is key; `width_px` and `height_px` say what is given by now. A camera that does
+        not encode (a film passed through) keeps its size.
+        """
 
     def luma(self) -> LumaSample | None:
         """The newest small picture; None while closed and before the first."""
@@ -198,6 +210,7 @@ class ThreadedCamera(ABC):
         self._size_px = (settings.width_px, settings.height_px)
         self._fps = float(settings.fps)
         self._bit_rate_bps = settings.bit_rate_bps
+        self._small = False
         self._opens = 0
         self._stop = threading.Event()
         self._key_wanted = threading.Event()
@@ -293,6 +306,10 @@ class ThreadedCamera(ABC):
             raise ValueError(f"a bit rate is {LEAST_BIT_RATE_BPS} to {MOST_BIT_RATE_BPS} bit/s, not {bit_rate_bps}")
         self._bit_rate_bps = bit_rate_bps
 
+    def set_small(self, small: bool) -> None:
+        """See CameraPort.set_small; it also holds for the next `open`."""
+        self._small = small
+
     def luma(self) -> LumaSample | None:
         """See CameraPort.luma."""
         return self._luma
@@ -329,6 +346,10 @@ class ThreadedCamera(ABC):
     def _opened(self, width_px: int, height_px: int, fps: float) -> None:
         """Thread: the sensor is on, and this is what it gives."""
         self._cross(self._on_opened, (width_px, height_px), fps)
+
+    def _resized(self, width_px: int, height_px: int) -> None:
+        """Thread: units of this size follow."""
+        self._cross(self._on_resized, (width_px, height_px))
 
     def _deliver(self, unit: EncodedUnit) -> None:
         """Any thread: hand a unit over."""
@@ -374,6 +395,9 @@ class ThreadedCamera(ABC):
         if self._running is not None and not self._running.done():
             self._running.set_result(None)
 
+    def _on_resized(self, size_px: tuple[int, int]) -> None:
+        self._size_px = size_px
+
     def _on_unit(self, unit: EncodedUnit) -> None:
         if not self._reading:
             return
@@ -416,6 +440,11 @@ class Pacer:
         if self._poke.wait(max(0.0, self._start_s + offset_s - now_s)):
             self._poke.clear()
         return self._stop.is_set()
+
+
+def half_px(size_px: tuple[int, int]) -> tuple[int, int]:
+    """Half of a size, even."""
+    return max(2, size_px[0] // 4 * 2), max(2, size_px[1] // 4 * 2)
 
 
 def small_luma(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:

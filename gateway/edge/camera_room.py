@@ -157,8 +157,8 @@ class RoomCamera(ThreadedCamera):
         super().__init__(settings, world)
         self.room = world
         self.calibration = calibration or Calibration()
-        self._divisor = WIDTH_PX // settings.width_px
-        if (settings.width_px * self._divisor, settings.height_px * self._divisor) != (WIDTH_PX, HEIGHT_PX):
+        divisor = WIDTH_PX // settings.width_px
+        if (settings.width_px * divisor, settings.height_px * divisor) != (WIDTH_PX, HEIGHT_PX):
             raise ConfigError("camera: the room is 1280 x 720, 640 x 360 or 320 x 180")
         # Half a second of drawing, once for the process: here, not between Start and the first picture.
         _scenery()
@@ -178,10 +178,14 @@ class RoomCamera(ThreadedCamera):
             if not scene.no_frames:
                 pts_us = int(boottime_s() * 1e6)
                 if picture is None or sensor_luma is None or not scene.frozen:
-                    picture = self._scaled(painter.paint(scene, self._raised(), time.monotonic()))
+                    picture = painter.paint(scene, self._raised(), time.monotonic())
                     sensor_luma = painter.sensor_luma()
+                size_px = settings.sizes_px[self._small]
+                if encoder.set_size_px(size_px):
+                    self._resized(*size_px)
                 encoder.set_bit_rate_bps(self._bit_rate_bps)
-                unit = encoder.encode(picture, pts_us=pts_us, key=self._take_key_request())
+                scaled = _scaled(picture, WIDTH_PX // size_px[0])
+                unit = encoder.encode(scaled, pts_us=pts_us, key=self._take_key_request())
                 self._show(sensor_luma, pts_us)
                 self._deliver(unit)
             frames += 1
@@ -193,12 +197,13 @@ class RoomCamera(ThreadedCamera):
         above_aim_deg = self.room.pan_deg(calibration) - calibration.aim_deg
         return above_aim_deg / (calibration.parked_deg - calibration.aim_deg)
 
-    def _scaled(self, picture: Plane) -> Plane:
-        if self._divisor == 1:
-            return picture
-        step = self._divisor
-        luma = picture[:HEIGHT_PX:step, ::step]
-        return np.vstack([luma, np.full((luma.shape[0] // 2, luma.shape[1]), 128, np.uint8)])
+
+def _scaled(picture: Plane, step: int) -> Plane:
+    """Every `step`-th row and column of an I420 picture whose U and V are 128."""
+    if step == 1:
+        return picture
+    luma = picture[:HEIGHT_PX:step, ::step]
+    return np.vstack([luma, np.full((luma.shape[0] // 2, luma.shape[1]), 128, np.uint8)])
 
 
 @functools.cache

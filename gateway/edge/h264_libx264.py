@@ -20,7 +20,8 @@ from gateway.edge.camera_port import NAL_IDR, CameraSettings, EncodedUnit, nal_t
 class Libx264Encoder:
     """Constrained baseline, SPS and PPS in every key unit. For one thread. Raises CameraFaultError.
 
-    `width_px` and `height_px` are even; rate, key interval and fps come from `settings`. The first unit is key.
+    `width_px` and `height_px` are even; rate, key interval and fps come from `settings`. The first unit is key, and so
+    is the first one of another size.
     """
 
     def __init__(self, width_px: int, height_px: int, settings: CameraSettings) -> None:
@@ -50,11 +51,25 @@ class Libx264Encoder:
         else:
             self._context.bit_rate = bit_rate_bps
 
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the pictures that `encode` takes."""
+        return self._size_px
+
+    def set_size_px(self, size_px: tuple[int, int]) -> bool:
+        """Take pictures of this size from the next one on; True if it is another than before."""
+        if size_px == self._size_px:
+            return False
+        self._size_px = size_px
+        self._context = self._make_context()
+        return True
+
     def encode(self, picture: NDArray[np.uint8] | av.VideoFrame, *, pts_us: int, key: bool = False) -> EncodedUnit:
         """Encode one picture; `key` forces an IDR with SPS and PPS.
 
         `picture` is an av.VideoFrame in yuv420p (its picture type and time are overwritten), or the same as one array:
         uint8, shape (height_px * 3 / 2, width_px), rows of Y, then U, then V, as PyAV's from_ndarray takes it.
+        Its size is `size_px`.
         """
         frame = picture if isinstance(picture, av.VideoFrame) else av.VideoFrame.from_ndarray(picture, "yuv420p")
         # A decoded frame brings its own type and time; x264 would obey the first and stumble over the second.

@@ -1,6 +1,7 @@
 """One suite for every camera that runs without hardware: the drawn room, a film passed through, a film encoded."""
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import threading
@@ -505,3 +506,32 @@ def test_a_full_queue_without_a_key_unit_waits_for_one_and_asks_for_it():
     assert not queue.wants_key
     assert queue.take().pts_us == 5
     assert queue.dropped == 5
+
+
+def test_the_small_size_comes_with_a_key_unit_and_the_whole_one_comes_back(camera, spec):
+    """A film that is passed through keeps its size; that is what its docstring says, and what is seen here."""
+
+    # Mutation: return False from Libx264Encoder.set_size_px without taking the size.
+    async def session():
+        await camera.open()
+        units = await read_units(camera, 2)
+        seen = []
+        for small in (True, False):
+            camera.set_small(small)
+            later = await read_units(camera, 5)
+            seen.append((camera.width_px, camera.height_px))
+            units += later
+        await camera.close()
+        return units, seen
+
+    units, seen = asyncio.run(session())
+    full_px, small_px = SETTINGS.sizes_px
+    passed = isinstance(camera, FileCamera) and camera.passes_through
+    assert seen == ([full_px, full_px] if passed else [small_px, full_px])
+    sizes = [(frame.width, frame.height) for frame in decode(units)]
+    assert len(sizes) == 12
+    assert sizes[0] == sizes[-1] == full_px
+    assert (small_px in sizes) is not passed
+    changes = [index for index, (a, b) in enumerate(itertools.pairwise(sizes), 1) if a != b]
+    assert len(changes) == (0 if passed else 2)
+    assert all(units[index].key for index in changes)
