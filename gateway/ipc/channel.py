@@ -19,6 +19,7 @@ import msgspec
 
 from gateway.core.error import TransientError
 from gateway.ipc.frame import MAX_FRAME_BYTES, Frame
+from gateway.ipc.readable import Readable
 
 MAX_QUEUED = 256
 _MAX_FDS = 1
@@ -43,7 +44,7 @@ class Channel(Generic[T]):
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(accepts)
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._writing = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._readable = Readable(sock)
         self.lost = False
 
     def send(self, frame: Frame, fds: Sequence[int] = ()) -> None:
@@ -74,7 +75,7 @@ class Channel(Generic[T]):
             try:
                 data, fds, flags = _receive_now(self._sock)
             except BlockingIOError:
-                await self._readable()
+                await self._readable.wait()
                 continue
             except OSError as exc:
                 self.close()
@@ -103,8 +104,7 @@ class Channel(Generic[T]):
         self.lost = True
         loop = asyncio.get_running_loop()
         loop.remove_writer(self._sock)
-        loop.remove_reader(self._sock)
-        self._wake()
+        self._readable.end()
         with contextlib.suppress(OSError):
             # A close alone would not end the peer's side while a duplicate of this descriptor lives.
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -142,21 +142,6 @@ class Channel(Generic[T]):
             self._waiting.popleft()
         self._writing = False
         asyncio.get_running_loop().remove_writer(self._sock)
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        loop.add_reader(self._sock, self._wake)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if not self.lost:
-                loop.remove_reader(self._sock)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 def _receive_now(sock: socket.socket) -> tuple[bytes, list[int], int]:

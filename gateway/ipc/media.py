@@ -6,13 +6,14 @@ socket for one check, gives an end to each, and keeps a duplicate: its shutdown 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
+from gateway.ipc.readable import Readable
 
 SEALED = 0
 CONTROL = 1
@@ -97,7 +98,7 @@ class MediaSocket:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._waiter: asyncio.Future[None] | None = None
+        self._readable = Readable(sock)
         self._closed = False
 
     async def receive(self) -> bytes:
@@ -108,7 +109,7 @@ class MediaSocket:
             try:
                 data = self._sock.recv(MAX_CONTROL_BYTES + 1)
             except BlockingIOError:
-                await self._readable()
+                await self._readable.wait()
                 continue
             except OSError as exc:
                 raise ConnectionError(str(exc)) from exc
@@ -132,26 +133,10 @@ class MediaSocket:
         if self._closed:
             return
         self._closed = True
-        asyncio.get_running_loop().remove_reader(self._sock)
+        self._readable.end()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
-        self._wake()
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        loop.add_reader(self._sock, self._wake)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if not self._closed:
-                loop.remove_reader(self._sock)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 def _body(data: bytes) -> bytes:

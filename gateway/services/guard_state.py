@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.agreement import Agreement, Attempt, LocalState, parse_agreement
-from gateway.check.machine import Why
+from gateway.check.machine import Facts, Why
 from gateway.config import GuardConfig
 from gateway.core.error import ConfigError, IntegrityError, LedgerUnwritableError
 from gateway.core.interval_clock import IntervalClock
@@ -29,8 +28,6 @@ from gateway.ledger import Ledger, NoteSigner, Record, RecordKind, StoredRecord,
 from gateway.ledger.disk import Disk, replace_durably
 from gateway.protocol.envelope import TrustStore, make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey
-
-LOG = logging.getLogger("tillsyn.guard")
 
 BUILD_UNIX_S: Final = 1_793_491_200.0
 """Start of the clock's floor when the ledger says nothing later: 2026-11-01T00:00:00Z, before this version was made."""
@@ -78,6 +75,36 @@ class Chronicle:
             **fields,
         )
         return self.ledger.append(record).line
+
+    def append_closed(
+        self,
+        check: Facts | Record,
+        boottime_s: float,
+        clock: IntervalClock,
+        *,
+        why: Why,
+        watched_s: float,
+        frames: int | None = None,
+        view: str | None = None,
+    ) -> bytes:
+        """Write the one `closed` record of a check: of a running one, or of one whose `opened` record was found.
+
+        Raises LedgerUnwritableError.
+        """
+        return self.append(
+            RecordKind.CLOSED,
+            boottime_s,
+            clock,
+            check=check.check,
+            who=check.who,
+            line=check.line,
+            occasion=check.occasion,
+            attempt=check.attempt,
+            why=why.value,
+            watched_s=round(watched_s, 3),
+            frames=frames,
+            view=view,
+        )
 
     @property
     def size(self) -> int:
@@ -246,18 +273,7 @@ def close_recovered(
     A verdict that was given before the cut counts: who was seen is not looked at again.
     """
     watched_s = max(0.0, last_seen.boottime - opened.boottime) if last_seen.boot == opened.boot else 0.0
-    chronicle.append(
-        RecordKind.CLOSED,
-        boottime_s,
-        clock,
-        who=opened.who,
-        check=opened.check,
-        line=opened.line,
-        occasion=opened.occasion,
-        attempt=opened.attempt,
-        why=Why.RECOVERED.value,
-        watched_s=round(watched_s, 3),
-    )
+    chronicle.append_closed(opened, boottime_s, clock, why=Why.RECOVERED, watched_s=watched_s)
     return Attempt(
         opened.line or "",
         opened.occasion or "",

@@ -12,6 +12,12 @@ from dataclasses import dataclass
 GATE = "gateway/decision/gate.py"
 NONCE = "gateway/decision/nonce.py"
 GUARD = "gateway/services/guard.py"
+CHECK = "gateway/services/guard_check.py"
+COMMAND = "gateway/services/guard_command.py"
+EYE = "gateway/services/guard_eye.py"
+HAND = "gateway/services/guard_hand.py"
+LINK = "gateway/services/guard_link.py"
+REPLY = "gateway/services/guard_reply.py"
 STATE = "gateway/services/guard_state.py"
 MACHINE = "gateway/check/machine.py"
 DECISION = "gateway/agreement/decision.py"
@@ -46,8 +52,8 @@ MUTATIONS = (
         (
             (GATE, "        if self.current is not None:\n            raise RefusedError(RefusalCode.BUSY)\n", ""),
             (
-                GUARD,
-                "        if not isinstance(self.state, machine.Parked):\n            raise RefusedError(RefusalCode.BUSY)\n",
+                COMMAND,
+                "        if not isinstance(self.core.state, machine.Parked):\n            raise RefusedError(RefusalCode.BUSY)\n",
                 "",
             ),
         ),
@@ -137,115 +143,115 @@ MUTATIONS = (
     # The guard
     _one(
         "no record, no sensor",
-        GUARD,
-        "            self._later(machine.Fault(Why.LEDGER_UNWRITABLE))\n            return False\n        self._heartbeat_s",
+        CHECK,
+        "            self.core.later(machine.Fault(Why.LEDGER_UNWRITABLE))\n            return False\n        self._heartbeat_s",
         "        self._heartbeat_s",
     ),
-    _one("a late record opens nothing", GUARD, "DURABLE_LIMIT_S: Final = 3.0", "DURABLE_LIMIT_S: Final = 300.0"),
+    _one("a late record opens nothing", CHECK, "DURABLE_LIMIT_S: Final = 3.0", "DURABLE_LIMIT_S: Final = 300.0"),
     _one(
         "an epoch that rises ends the check",
-        GUARD,
-        "            self._dispatch(machine.Fault(Why.REVOKED))\n",
+        COMMAND,
+        "            self.core.dispatch(machine.Fault(Why.REVOKED))\n",
         "            pass\n",
     ),
     _one(
         "a withdrawal ends the check",
-        GUARD,
-        "        self._dispatch(machine.Fault(Why.RESIDENT_STOPPED))\n        digest =",
+        COMMAND,
+        "        self.core.dispatch(machine.Fault(Why.RESIDENT_STOPPED))\n        digest =",
         "        digest =",
     ),
     _one(
         "a withdrawal is kept",
-        GUARD,
-        "        self._append(RecordKind.WITHDRAWN, who=who, role=role, why=why, digest_of=digest)\n",
+        COMMAND,
+        "        self.records.append(RecordKind.WITHDRAWN, who=who, role=role, why=why, digest_of=digest)\n",
         "",
     ),
     _one(
         "a stop is confirmed also on a full disk",
-        GUARD,
+        COMMAND,
         "        with contextlib.suppress(LedgerUnwritableError):\n            # The record is durable",
         "        with contextlib.suppress(RefusedError):\n            # The record is durable",
     ),
     _one(
         "a pause ends the check",
-        GUARD,
-        "                self._dispatch(machine.Fault(Why.RESIDENT_STOPPED))\n                until_unix_s",
+        HAND,
+        "                self.core.dispatch(machine.Fault(Why.RESIDENT_STOPPED))\n                until_unix_s",
         "                until_unix_s",
     ),
     _one(
         "a pause is kept",
-        GUARD,
-        '                self._append(RecordKind.PAUSED, why="local", until_unix_s=until_unix_s)\n',
+        HAND,
+        '                self.records.append(RecordKind.PAUSED, why="local", until_unix_s=until_unix_s)\n',
         "",
     ),
     _one(
         "a verdict with an old counter is not recorded",
-        GUARD,
-        " or order.counter <= self.state.last_counter:",
+        COMMAND,
+        " or order.counter <= state.last_counter:",
         ":",
     ),
     _one(
         "the picture's way is cut without the eye's help",
-        GUARD,
+        EYE,
         "                self._media.shutdown(socket.SHUT_RDWR)\n            self._media.close()\n            self._media = None\n",
         "                pass\n",
     ),
     _one(
         "no lamp, no picture",
-        GUARD,
-        "                    self._later(machine.Fault(Why.CAMERA_FAULT))\n                    return False\n            case machine.LampOff",
+        CHECK,
+        "                    self.core.later(machine.Fault(Why.CAMERA_FAULT))\n                    return False\n            case machine.LampOff",
         "                    return True\n            case machine.LampOff",
     ),
     _one(
         "no broker, no opening",
-        GUARD,
-        "        if self._link is None or not self._broker_up:\n            raise RefusedError(RefusalCode.BUSY",
-        "        if self._link is None:\n            raise RefusedError(RefusalCode.BUSY",
+        COMMAND,
+        "        if not self.link.up:\n            raise RefusedError(RefusalCode.BUSY",
+        "        if self.link.channel is None:\n            raise RefusedError(RefusalCode.BUSY",
     ),
     _one(
         "a new link speaks for itself",
-        GUARD,
-        "                self._broker_up = False  # what the old one said\n",
+        LINK,
+        "                self.broker_up = False  # what the old one said\n",
         "",
     ),
     _one(
         "a lost link ends the check at once",
-        GUARD,
-        "            self._broker_up = False\n            self._dispatch(machine.Fault(Why.LINK_LOST))\n",
-        "            self._broker_up = False\n",
+        LINK,
+        "            self.broker_up = False\n            self.core.dispatch(machine.Fault(Why.LINK_LOST))\n",
+        "            self.broker_up = False\n",
     ),
     _one(
         "a closing that can't be recorded disables",
-        GUARD,
-        '            LOG.error("closed: %s", exc)\n            self._later(machine.Fault(Why.LEDGER_UNWRITABLE))\n',
+        CHECK,
+        '            LOG.error("closed: %s", exc)\n            self.core.later(machine.Fault(Why.LEDGER_UNWRITABLE))\n',
         '            LOG.error("closed: %s", exc)\n',
     ),
-    _one("refusals are recorded compactly", GUARD, "REFUSALS_EVERY_S: Final = 10.0", "REFUSALS_EVERY_S: Final = 0.0"),
-    _one("a flood gets few answers", GUARD, "MAX_REPLIES_PER_S: Final = 50", "MAX_REPLIES_PER_S: Final = 50000"),
+    _one("refusals are recorded compactly", REPLY, "REFUSALS_EVERY_S: Final = 10.0", "REFUSALS_EVERY_S: Final = 0.0"),
+    _one("a flood gets few answers", REPLY, "MAX_REPLIES_PER_S: Final = 50", "MAX_REPLIES_PER_S: Final = 50000"),
     _one(
         "a stopped service records how long was looked",
-        GUARD,
-        "                    watched_s=round(ending.watched_s, 3),\n",
-        "",
+        CHECK,
+        "                    watched_s=ending.watched_s,\n",
+        "                    watched_s=0.0,\n",
     ),
     _one(
         "a stopped service keeps why a check ended",
-        GUARD,
-        "                    why=ending.why.value,\n",
-        "                    why=Why.SERVICE_STOPPED.value,\n",
+        CHECK,
+        "                    why=ending.why,\n",
+        "                    why=Why.SERVICE_STOPPED,\n",
     ),
-    _one("limits are looked at as time passes", GUARD, "            self._dispatch(machine.Tick())\n", ""),
+    _one("limits are looked at as time passes", GUARD, "            self._core.dispatch(machine.Tick())\n", ""),
     _one(
         "an agreement is put in force by its record",
-        GUARD,
+        COMMAND,
         "            RecordKind.AGREEMENT,\n",
         "            RecordKind.SETUP,\n",
     ),
     _one(
         "a stop in order stops in order",
-        GUARD,
-        "            eye.channel.close()\n        if self._eye is eye:\n            self._eye = None\n            self._dispatch(machine.EyeGone())\n",
-        "            eye.channel.close()\n            self._eye = None\n            self._dispatch(machine.Fault(Why.EYE_LOST))\n",
+        EYE,
+        "            eye.channel.close()\n        if self._eye is eye:\n            self._eye = None\n            self.core.dispatch(machine.EyeGone())\n",
+        "            eye.channel.close()\n            self._eye = None\n            self.core.dispatch(machine.Fault(Why.EYE_LOST))\n",
     ),
     # What is kept
     _one(

@@ -77,7 +77,7 @@ def build(cache: Path, directory: Path, *, mutation: str | None = None) -> Guest
 
 def heartbeat_every_s() -> float:
     """The guard's constant, read and not imported: the guard pulls in what neither side here needs."""
-    module = ast.parse((TREE / "gateway/services/guard.py").read_text())
+    module = ast.parse((TREE / "gateway/services/guard_check.py").read_text())
     for node in module.body:
         if (
             isinstance(node, ast.AnnAssign)
@@ -85,7 +85,7 @@ def heartbeat_every_s() -> float:
             and node.value is not None
         ):
             return float(ast.literal_eval(node.value))
-    raise SetupError("gateway/services/guard.py has no HEARTBEAT_EVERY_S")
+    raise SetupError("gateway/services/guard_check.py has no HEARTBEAT_EVERY_S")
 
 
 def make_disk(path: Path, size_mib: int) -> None:

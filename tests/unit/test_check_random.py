@@ -1,6 +1,6 @@
 """Random histories of a check in a small model of the home: what is true of the sensor, not only of the orders.
 
-The model obeys orders as the guard's service does (gateway/services/guard.py, `_apply`): an `opened` record that can't
+The model obeys orders as the guard's service does (guard_check.py, `_apply`): an `opened` record that can't
 be written, or a lamp that can't be lit, stops the rest of that step and comes back as a fault. The eye may die, lie or
 stand still (a watchdog then kills it after 5 s); the mount may jam or hang, ledger and lamp may fail.
 

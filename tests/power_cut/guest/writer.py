@@ -36,7 +36,7 @@ DISK_MODULES = Path("/modules/disk_order")
 DEVICE = "cut"
 """Name of the dm-log-writes device."""
 HEARTBEAT_EVERY_S = float(Path("/lane/heartbeat_every_s").read_text())
-"""The guard's own constant; the host reads it from gateway/services/guard.py."""
+"""The guard's own constant; the host reads it from gateway/services/guard_check.py."""
 STEP_S = 2.5
 LONGEST_S = 60.0
 ERASE_EVERY_CHECKS = 25

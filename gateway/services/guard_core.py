@@ -1,0 +1,65 @@
+"""What all parts of the guard share: what it was built from, the check's state, and how an event reaches the machine.
+
+The parts stand beside one another in `guard_*.py` and know only those they are given. Everything that a part wants of
+the check goes through `dispatch`; everything that runs on its own goes through `spawn`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.check import machine
+from gateway.config import GuardConfig
+from gateway.decision import Gate, OpenCheck
+from gateway.edge.lamp_gpiozero import GpiozeroLamp
+from gateway.edge.mount_port import MountPort
+from gateway.protocol.key import SigningKey
+from gateway.protocol.message import Verdict
+from gateway.services.guard_state import Chronicle
+
+
+@dataclass(slots=True)
+class Pending:
+    """What the accepted opening still needs while it runs."""
+
+    order: OpenCheck
+    correlation: bytes
+    opened_unix_s: float
+    verdict: Verdict | None = None
+
+
+@dataclass(slots=True)
+class Core:
+    """The facts and the two ways on. `dispatch` and `group` are set before anything runs."""
+
+    config: GuardConfig
+    gate: Gate
+    chronicle: Chronicle
+    device_key: SigningKey
+    mount: MountPort
+    lamp: GpiozeroLamp
+    now: Callable[[], float]
+    """BOOTTIME in seconds."""
+    state: machine.State = field(default_factory=machine.Parked)
+    pending: Pending | None = None
+    hello_due_s: float = 0.0
+    """When the centre is told next what holds here; 0 is at once."""
+    group: asyncio.TaskGroup | None = None
+    dispatch: Callable[[machine.Event], None] = field(init=False)
+
+    def later(self, event: machine.Event) -> None:
+        """Dispatch after the running step has been applied: the machine is not re-entered in the middle."""
+        asyncio.get_running_loop().call_soon(self.dispatch, event)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        assert self.group is not None
+        self.group.create_task(work, name=name)
+
+
+def close_fds(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,165 @@
+"""The guard's side of the eye: started for a check, told what to do, and cut off without its help."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from gateway.check import machine
+from gateway.check.machine import Why
+from gateway.decision import OpenCheck
+from gateway.decision.nonce import LIFE_S as NONCE_LIFE_S
+from gateway.ipc import frame
+from gateway.ipc.channel import Channel, ChannelLostError, connect, pair
+from gateway.protocol import strict_json
+from gateway.protocol.topic import Branch
+from gateway.services.guard_core import Core, close_fds
+from gateway.services.guard_link import LinkSide
+
+LOG = logging.getLogger("tillsyn.guard")
+
+EYE_IDLE_S: Final = NONCE_LIFE_S + 5.0
+"""An eye that a challenge started and nobody used ends after this."""
+
+
+@dataclass(slots=True)
+class _Eye:
+    channel: Channel[frame.ToGuardFromEye]
+    idle_until_s: float
+    used: bool = False
+
+
+@dataclass(slots=True)
+class EyeSide:
+    """The eye's channel and the media socket, while there are such."""
+
+    core: Core
+    link: LinkSide
+    on_command: Callable[[bytes, bytes], None] = field(init=False)
+    _eye: _Eye | None = None
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _media: socket.socket | None = None
+
+    def drop(self) -> None:
+        """The service's own last word: no picture, and no channel to whoever makes one."""
+        self._cut_media()
+        if self._eye is not None:
+            self._eye.channel.close()
+
+    def _cut_media(self) -> None:
+        if self._media is not None:
+            with contextlib.suppress(OSError):
+                self._media.shutdown(socket.SHUT_RDWR)
+            self._media.close()
+            self._media = None
+
+    async def prepare(self) -> None:
+        """Have an eye's process at hand; connecting to its socket starts it."""
+        async with self._starting:
+            if self._eye is not None:
+                self._eye.idle_until_s = self.core.now() + EYE_IDLE_S
+                return
+            try:
+                sock = await connect(self.core.config.eye_socket)
+            except ChannelLostError as exc:
+                LOG.error("the eye can't be started: %s", exc)
+                return
+            eye = _Eye(Channel(sock, frame.ToGuardFromEye), self.core.now() + EYE_IDLE_S)
+            self._eye = eye
+            self.core.spawn(self._serve(eye), "eye")
+
+    async def _serve(self, eye: _Eye) -> None:
+        try:
+            while True:
+                got, fds = await eye.channel.receive()
+                close_fds(fds)
+                self._on_eye(got)
+        except ChannelLostError:
+            pass
+        finally:
+            eye.channel.close()
+        if self._eye is eye:
+            self._eye = None
+            self.core.dispatch(machine.EyeGone())
+
+    def _on_eye(self, got: frame.ToGuardFromEye) -> None:
+        match got:
+            case frame.Ready():
+                self.core.dispatch(machine.EyeHeard())
+            case frame.AnswerMade(answer):
+                self.core.dispatch(machine.AnswerMade(answer))
+            case frame.FirstFrameOut():
+                self.core.dispatch(machine.FirstFrame())
+            case frame.EyeBeat(frames, view):
+                self.core.dispatch(machine.EyeHeard(frames, view))
+                self._signal(frames, view)
+            case frame.Stopped(frames):
+                self.core.dispatch(machine.EyeHeard(frames))
+            case frame.FromOperator(untrusted):
+                self.on_command(untrusted, b"")
+            case frame.EyeFault(code):
+                # While closing it is the guard's own cut that the eye notices.
+                LOG.log(
+                    logging.INFO if isinstance(self.core.state, machine.Closing) else logging.ERROR, "eye: %s", code
+                )
+                why = Why.CAMERA_FAULT if code == "camera-fault" else Why.NO_PICTURE
+                self.core.dispatch(machine.Fault(why))
+            case _:
+                assert_never(got)
+
+    def _signal(self, frames: int, view: str | None) -> None:
+        """Once a second in a check, unsigned, for the operator's list; its acknowledgement shows a live broker."""
+        if self.core.gate.current is not None:
+            words = {"check": self.core.gate.current.check, "frames": frames, "view": view}
+            self.link.publish(Branch.SIGNAL, strict_json.dumps(words))
+
+    async def start(self, order: OpenCheck) -> None:
+        await self.prepare()
+        eye, link = self._eye, self.link.channel
+        if eye is None:
+            self.core.dispatch(machine.EyeGone())
+            return
+        if (
+            link is None
+            or self.core.gate.current is not order.facts
+            or not isinstance(self.core.state, machine.Opening)
+        ):
+            return  # closed in the meantime
+        eye.used = True
+        mine, theirs = pair()
+        try:
+            eye.channel.send(frame.Start(order.facts.check, order.offer, order.softened), (mine.fileno(),))
+            link.send(frame.MediaOpened(order.facts.check), (theirs.fileno(),))
+        except ChannelLostError:
+            mine.close()
+            self.core.dispatch(machine.Fault(Why.LINK_LOST if link.lost else Why.EYE_LOST))
+            return
+        finally:
+            theirs.close()
+        # Kept, so that the picture can be cut without anybody's help: shutdown ends every duplicate of a socket.
+        self._media = mine
+
+    def sensor_off(self) -> None:
+        self._cut_media()
+        if self.core.gate.current is not None:
+            self.link.tell(frame.MediaShut(self.core.gate.current.check))
+        if self._eye is None:
+            # Nothing holds the sensor; the machine waits for that word.
+            self.core.later(machine.EyeGone())
+        else:
+            self.tell(frame.Stop("closing"))
+
+    def tell(self, word: frame.Frame) -> None:
+        if self._eye is not None:
+            with contextlib.suppress(ChannelLostError):
+                self._eye.channel.send(word)
+
+    def end_idle(self, now_s: float) -> None:
+        if self._eye is not None and not self._eye.used and now_s >= self._eye.idle_until_s:
+            self._eye.idle_until_s = now_s + EYE_IDLE_S
+            self.tell(frame.Stop("unused"))

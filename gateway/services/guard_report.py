@@ -1,0 +1,61 @@
+"""What the guard tells the centre without being asked: what holds here, and what is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.protocol.envelope import sign
+from gateway.protocol.message import ClockFact, DueFact, Hello
+from gateway.protocol.topic import Branch
+from gateway.services.guard_core import Core
+from gateway.services.guard_link import LinkSide
+
+HELLO_EVERY_S: Final = 300.0
+
+
+@dataclass(slots=True)
+class Reports:
+    core: Core
+    link: LinkSide
+
+    def say_hello(self, now_s: float) -> None:
+        if not self.link.up or now_s < self.core.hello_due_s:
+            return
+        self.core.hello_due_s = now_s + HELLO_EVERY_S
+        agreement = self.core.gate.agreement
+        hello = Hello(
+            gateway=self.core.config.gateway,
+            install_epoch=self.core.config.install_epoch,
+            boot=self.core.chronicle.boot,
+            sw=self.core.chronicle.sw,
+            clock=self.clock_fact(),
+            agreement=None if agreement is None else agreement.agreement,
+            version=None if agreement is None else agreement.version,
+            due=self.due_facts(),
+            obstacle=None if self.core.gate.obstacle is None else self.core.gate.obstacle.value,
+        )
+        self.link.publish(Branch.HEALTH, sign(hello, self.core.device_key))
+
+    def clock_fact(self) -> ClockFact:
+        now_s = self.core.now()
+        interval = self.core.gate.clock.interval(now_s)
+        hi_unix_s = None if interval.hi_unix_s == float("inf") else interval.hi_unix_s
+        return ClockFact(self.core.gate.clock.state(now_s).value, interval.lo_unix_s, hi_unix_s)
+
+    def due_facts(self) -> list[DueFact]:
+        facts = []
+        for item in self.core.gate.due(now_s=self.core.now())[:24]:
+            occasion = item.occasion
+            facts.append(
+                DueFact(
+                    line=item.line_id,
+                    occasion=occasion.occasion_id,
+                    status=item.status,
+                    attempt=item.attempt or 0,
+                    opens_unix_s=item.opens_unix_s if item.opens_unix_s is not None else occasion.start_unix_s,
+                    closes_unix_s=item.closes_unix_s if item.closes_unix_s is not None else occasion.end_unix_s,
+                    max_s=occasion.max_s,
+                )
+            )
+        return facts
