@@ -6,6 +6,7 @@
 
 import {command, RefusedError} from "./api.js";
 import {sign} from "./jws.js";
+import {readWord} from "./picture.js";
 
 const GATHER_MS = 300;
 const RELAY_GATHER_MS = 4000;
@@ -76,7 +77,7 @@ function gathered(connection, needsRelay) {
 
 export class Check {
   /**
-   * `on` has {sealed(fingerprint), live(), stale(isStale), view(word), time(leftS, maxS), ended(error|null)}; `ended`
+   * `on` has {sealed(fingerprint), live(), stale(isStale), view(signal), time(leftS, maxS), ended(error|null)}; `ended`
    * comes once, whatever ends it. `operator` is {key, grant}.
    */
   constructor({operator, home, config, video, on}) {
@@ -88,6 +89,7 @@ export class Check {
     this.counter = 0;
     this.timers = [];
     this.lastFrameMs = 0;
+    this.unread = 0;
     this.pendingLease = Promise.resolve();
   }
 
@@ -219,12 +221,16 @@ export class Check {
   }
 
   #hear(data) {
-    if (typeof data !== "string" || data.length > 1024) return;
-    try {
-      const signal = JSON.parse(data);
-      if (typeof signal?.view === "string") this.on.view(signal.view);
-    } catch {
-      // not a signal: nothing hangs on it
+    const word = readWord(data);
+    // No word of ours: nothing hangs on it, but whoever looks for a fault wants to know.
+    if (word === null) {
+      this.unread += 1;
+      return;
+    }
+    switch (word.kind) {
+      case "view":
+        this.on.view(word.signal);
+        break;
     }
   }
 

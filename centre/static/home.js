@@ -225,7 +225,7 @@ export async function start() {
         byId("verdicts").focus();
       },
       stale: showCover,
-      view: (word) => { byId("view-signal").textContent = view(word); },
+      view: (signal) => { byId("view-signal").textContent = view(signal.view); },
       time: showTime,
       ended: (error) => checkEnded(check, error),
     },

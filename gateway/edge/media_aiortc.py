@@ -46,6 +46,8 @@ QUEUED_UNITS: Final = 15
 HISTORY_PACKETS: Final = 1024
 """Packets kept for retransmission: at 128, 10 % loss and 200 ms gave gaps of 2 s, at 1024 0.4 s (measured)."""
 MAX_MESSAGE_BYTES: Final = 16 * 1024
+MAX_WAITING_BYTES: Final = 16 * 1024
+"""What may wait on the data channel for a slow line; a word that doesn't fit would be old when it arrived."""
 _TIME_BASE: Final = Fraction(1, CLOCK_HZ)
 
 
@@ -202,6 +204,8 @@ class Peer:
     ) -> None:
         """`on_first` is called when the first unit is handed to the sender, `on_message` with each message."""
         self.connected = asyncio.Event()
+        self.unsaid = 0
+        self._channel: RTCDataChannel | None = None
         self._on_message = on_message
         self._on_lost = on_lost
         self._sealed = SealedConnection()
@@ -242,6 +246,24 @@ class Peer:
             raise MediaLostError(f"offer not taken: {type(exc).__name__}") from exc
         return sdp.keep_sha256(self._pc.localDescription.sdp)
 
+    def say(self, word: bytes) -> bool:
+        """Send one text message (UTF-8) to the operator; whether it is on its way. Never waits.
+
+        Drop rule: without an open channel, or with `MAX_WAITING_BYTES` waiting in it, the word is lost and counted in
+        `unsaid`: what is said here is about now.
+        """
+        channel = self._channel
+        if channel is None or channel.readyState != "open" or channel.bufferedAmount + len(word) > MAX_WAITING_BYTES:
+            self.unsaid += 1
+            return False
+        try:
+            channel.send(word.decode())
+        except ValueError:
+            # An operator's offer may name a limit for messages that ours don't fit in; that silences us, no more.
+            self.unsaid += 1
+            return False
+        return True
+
     async def close(self) -> None:
         """End the picture; bounded, idempotent."""
         self.track.stop()
@@ -269,4 +291,5 @@ class Peer:
                 self._on_message(data)
 
         if channel.label == "check":
+            self._channel = channel
             channel.on("message", take)

@@ -3,15 +3,18 @@
 What is simulated is the operator alone; DTLS, SRTP, ICE and the sockets are real.
 
 Mutations that turn these red, each tried: no `keep_sha256` in Peer.answer, no codec preferences, no `only_fingerprint`
-of the offer, the label not asked, `MAX_MESSAGE_BYTES` not asked, `_send_keyframe` not replaced (media_aiortc.py);
-`connection is None` or `inward is None` not asked, the socket not closed, the connection not closed, all addresses
-gathered instead of the configured ones (ice_aioice.py).
+of the offer, the label not asked, `MAX_MESSAGE_BYTES` not asked, `_send_keyframe` not replaced, `bufferedAmount` or
+`readyState` of the channel not asked, ValueError of `say` not caught (media_aiortc.py); `connection is None` or
+`inward is None` not asked, the socket not closed, the connection not closed, all addresses gathered instead of the
+configured ones (ice_aioice.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -30,7 +33,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from gateway.edge.camera_port import CameraSettings, EncodedUnit
 from gateway.edge.h264_libx264 import Libx264Encoder
 from gateway.edge.ice_aioice import carry
-from gateway.edge.media_aiortc import MAX_MESSAGE_BYTES, MediaLostError, Peer
+from gateway.edge.media_aiortc import MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, MediaLostError, Peer
 from gateway.ipc import media
 from gateway.ipc.channel import pair
 from gateway.protocol import sdp
@@ -117,12 +120,15 @@ class Operator:
         self.frames = 0
         self.size_px = (0, 0)
         self.task: asyncio.Task[None] | None = None
+        self.heard: list[tuple[str, str | bytes]] = []
 
     async def offer(self, *, codec: str = "video/H264", labels: tuple[str, ...] = ("check",)) -> str:
         self.video = self.pc.addTransceiver("video", direction="recvonly")
         capabilities = RTCRtpReceiver.getCapabilities("video")
         self.video.setCodecPreferences([one for one in capabilities.codecs if one.mimeType == codec])
         self.channels = {label: self.pc.createDataChannel(label) for label in labels}
+        for label, channel in self.channels.items():
+            channel.on("message", functools.partial(self._hear, label))
         self.pc.on("track", self._on_track)
         await self.pc.setLocalDescription(await self.pc.createOffer())
         return sdp.keep_sha256(self.pc.localDescription.sdp)
@@ -136,6 +142,9 @@ class Operator:
             with contextlib.suppress(asyncio.CancelledError):
                 await self.task
         await self.pc.close()
+
+    def _hear(self, label: str, message: str | bytes) -> None:
+        self.heard.append((label, message))
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         self.task = asyncio.create_task(self._count(track))
@@ -253,11 +262,53 @@ def test_a_picture_and_the_operators_words_come_through_sealed(units):
             await until(lambda: len(home.messages) >= 2)
             assert home.messages == [b"y" * MAX_MESSAGE_BYTES, b"lease"]
 
+            # And a word of ours arrives as text, on the agreed channel only.
+            assert home.peer.say('{"kind":"å"}'.encode())
+            await until(lambda: operator.heard)
+            assert operator.heard == [("check", '{"kind":"å"}')]
+
             # A lost picture asks the camera for a key frame.
             asked = len(home.key_frames_asked)
             receiver = operator.video.receiver
             await receiver._send_rtcp_pli(receiver.getSynchronizationSources()[0].source)
             await until(lambda: len(home.key_frames_asked) > asked)
+
+    run(work())
+
+
+def test_a_word_that_nobody_can_take_is_lost_and_counted():
+    async def work() -> None:
+        async with a_check(labels=("other",)) as (_, home, _):
+            assert not home.peer.say(b"{}")
+            assert home.peer.unsaid == 1
+        async with a_check() as (operator, home, _):
+            await until(lambda: home.peer.say(b"{}"))
+            await until(lambda: operator.heard)
+            unsaid = home.peer.unsaid
+            # In one turn of the loop nothing leaves: what is too much is lost, and nothing waits for it.
+            said = [home.peer.say(b"x" * 1024) for _ in range(64)]
+            assert said.count(True) == MAX_WAITING_BYTES // 1024
+            assert home.peer.unsaid == unsaid + said.count(False)
+            await until(lambda: len(operator.heard) == 1 + said.count(True))
+            await operator.close()
+            await until(lambda: home.lost)
+            assert not home.peer.say(b"{}")
+
+    run(work())
+
+
+def test_a_limit_in_the_offer_silences_the_eye_and_no_more(units):
+    async def work() -> None:
+        operator = Operator()
+        offer = await operator.offer()
+        async with a_home() as home:
+            await operator.take(await home.peer.answer(re.sub("a=max-message-size:.*", "a=max-message-size:8", offer)))
+            home.start(units)
+            await until(lambda: operator.frames >= 3)
+            await until(lambda: home.peer.say(b"{}"))
+            assert not home.peer.say(b"x" * 9)
+            await until(lambda: operator.frames >= 6)
+        await operator.close()
 
     run(work())
 

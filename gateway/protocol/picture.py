@@ -1,0 +1,83 @@
+"""What the eye says beside the picture, on the check's data channel: JSON text messages, one closed struct a kind.
+
+They come through DTLS from the process that holds the camera, so they are as authentic as the picture itself and are
+not signed one by one. They describe the picture and never the person: no word here says that somebody was seen or not.
+The browser's side is centre/static/picture.js. Source: docs/protocol.md, "Picture and lease".
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.protocol import strict_json
+
+MAX_WORD_BYTES: Final = 4096
+"""A longer text is no word of ours, on either side."""
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+CaptureUs = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""BOOTTIME at capture, in µs, as the camera's units have it; exact in a browser's numbers too."""
+
+
+class View(StrEnum):
+    """What is to be said of a picture, in one word."""
+
+    CLEAR = "clear"
+    DARK = "dark"
+    COVERED = "covered"
+    BLURRED = "blurred"
+    FROZEN = "frozen"
+    MISAIMED = "misaimed"
+
+
+class Aim(StrEnum):
+    """How the camera's aim is known: compared with the picture at calibration, or only as it was commanded."""
+
+    MEASURED = "measured"
+    COMMANDED = "commanded"
+
+
+class ViewSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The picture of about one second. `luma` is the mean, `contrast` the spread, of 0 to 1 from black to white."""
+
+    t_us: CaptureUs
+    view: View
+    luma: Share
+    contrast: Share
+    sharpness: Share
+    motion: Share
+    aim: Aim
+
+
+class PictureWord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Base of all words; `kind` says which."""
+
+
+class ViewWord(PictureWord, frozen=True, tag="view"):
+    signal: ViewSignal
+
+
+AnyWord = ViewWord
+"""Every word there is; the table in centre/static/picture.js has the same."""
+
+
+def encode(word: PictureWord) -> bytes:
+    """One message's text, as UTF-8. Raises ValueError for one that is too long."""
+    data = msgspec.json.encode(word)
+    if len(data) > MAX_WORD_BYTES:
+        raise ValueError(f"a word of {len(data)} bytes, at most {MAX_WORD_BYTES}")
+    return data
+
+
+def decode(untrusted: bytes) -> AnyWord:
+    """Raises RefusedError(malformed) for anything that is not exactly one of the words."""
+    value = strict_json.loads(untrusted, max_bytes=MAX_WORD_BYTES)
+    try:
+        return msgspec.convert(value, AnyWord)
+    except msgspec.ValidationError as exc:
+        raise RefusedError(RefusalCode.MALFORMED, str(exc)) from exc
