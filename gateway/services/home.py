@@ -107,10 +107,12 @@ class Home:
         try:
             await self._run_park()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep(self.guard), name="guard")
                 group.create_task(self._keep(self.link), name="link")
                 group.create_task(self._eyes(), name="eyes")
                 group.create_task(self._watch(), name="watchdog")
+                # Not a task of the group: a stop reaches it first and waits for it, so that a check ends because the
+                # service was asked to stop, and not because the link went away before the guard had heard of it.
+                await self._keep(self.guard)
         finally:
             for service in (self.guard, self.eye, self.link):
                 if service.listener is not None:
