@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioning.authority import commands as authority
+from provisioning.factory import commands as factory
 
 
 def register(commands: Any) -> None:
@@ -31,6 +32,7 @@ def register(commands: Any) -> None:
     demo.add_argument("--watch-s", type=float, default=2.0, metavar="S", help="with --once: how long to look")
     demo.set_defaults(run=_demo)
     authority.register(commands)
+    factory.register(commands)
 
 
 def _demo(options: argparse.Namespace) -> int:
