@@ -29,6 +29,7 @@ from centre.answer import TooLargeError, answer, body_of, error
 from centre.boundary import Boundary
 from centre.catalogue import LANGUAGES
 from centre.config import MAX_GRANT_HOMES
+from centre.est import Desk, enrolment_routes
 from centre.exchange import NoAnswerError
 from centre.login import LoginPort, TokenLogin
 from centre.session import COOKIE, SESSION_LIFE_S, RateLimit, Session, log_in, session_of
@@ -68,8 +69,11 @@ _HERE: Final = Path(__file__).parent
 Endpoint = Callable[[CentreState, Session, Request], Awaitable[Response]]
 
 
-def make_app(state: CentreState) -> Starlette:
-    """The whole console. It starts nothing by itself: the broker's intake runs beside it (`centre.service`)."""
+def make_app(state: CentreState, desk: Desk | None = None) -> Starlette:
+    """The whole console; `desk` is the enrolment service, where this centre has one.
+
+    It starts nothing by itself: the broker's intake runs beside it (`centre.service`).
+    """
     templates = Jinja2Templates(directory=_HERE / "templates")
     limit = RateLimit()
     way: LoginPort = TokenLogin(state.accounts)
@@ -128,6 +132,7 @@ def make_app(state: CentreState) -> Starlette:
         route("/api/v1/handovers/{handover}/acknowledge", handover.acknowledge, "POST"),
         route("/api/v1/handovers/{handover}/done", handover.finish, "POST"),
         route("/api/v1/events", _events),
+        *(enrolment_routes(route, desk) if desk is not None else ()),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
     return Starlette(

@@ -94,6 +94,30 @@ class IceConfig(_Section, frozen=True):
     servers: list[IceServerConfig]
 
 
+class BrokerForHomesConfig(_Section, frozen=True):
+    """Where the homes find the broker, and what its certificate says."""
+
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    server_name: str
+
+
+class EstConfig(_Section, frozen=True):
+    """The enrolment service, with TLS of its own; `ca_*` is the CA that gives the homes their certificates."""
+
+    host: str
+    port: Port
+    cert_path: Path
+    key_path: Path
+    ca_path: Path
+    ca_key_path: Path
+    roots_path: Path
+    trust_path: Path
+    broker_for_homes: BrokerForHomesConfig
+    groups: list[Id] = msgspec.field(default_factory=list)
+    """The groups of every home that is enrolled here."""
+
+
 class CentreConfig(_Section, frozen=True):
     """The whole file. Relative paths are relative to the file's folder."""
 
@@ -105,6 +129,8 @@ class CentreConfig(_Section, frozen=True):
     homes: list[HomeConfig]
     ice: IceConfig
     grant_epoch: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    est: EstConfig | None = None
+    """Without it no device can be enrolled here."""
     witness_key_path: Path | None = None
     """Ed25519, PEM; without it the homes' checkpoints are checked and not cosigned."""
     witness_name: WitnessName = "tillsyn/centre"

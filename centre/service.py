@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
-from starlette.applications import Starlette
 
 from centre.app import make_app
 from centre.config import CentreConfig, read_issuing_key
+from centre.est import Desk, make_desk
 from centre.exchange import Exchange
 from centre.intake import SUBSCRIPTIONS, Intake
 from centre.missed import keep_looking, keep_reconciling
@@ -28,27 +28,11 @@ from centre.store import Store
 from centre.witness import read_cosigner, read_ledger_key
 from gateway.core.error import ConfigError
 from gateway.edge.broker_paho import Broker, BrokerAddress
+from gateway.edge.http_uvicorn import Server, server_config
 from gateway.protocol.key import VerifyingKey
 
 BROKER_SESSION_S: Final = 24 * 3600
 """So long the broker keeps what the homes say while the centre is away; the homes' own outbox begins before it."""
-STOP_LIMIT_S: Final = 3
-
-
-class Server(uvicorn.Server):
-    """uvicorn in our TaskGroup: signals are the caller's, and whoever started us is told when it listens."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
 
 
 def make_state(
@@ -116,14 +100,21 @@ async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _ur
     with contextlib.closing(listening):
         state = make_state(config, broker=broker, origin=origin)
         with contextlib.closing(state.store):
-            await _run_parts(state, broker, listening, lambda: ready(f"{origin}/"))
+            desk = None if config.est is None else make_desk(config.est, state)
+            await _run_parts(state, broker, listening, lambda: ready(f"{origin}/"), desk)
 
 
 async def _run_parts(
-    state: CentreState, broker: BrokerPort, listening: socket.socket, ready: Callable[[], None]
+    state: CentreState,
+    broker: BrokerPort,
+    listening: socket.socket,
+    ready: Callable[[], None],
+    desk: Desk | None = None,
 ) -> None:
     intake = Intake(state, broker)
-    server = Server(server_config(make_app(state)), ready)
+    if desk is not None:
+        desk.admit_all()
+    server = Server(server_config(make_app(state, desk)), ready)
     async with asyncio.TaskGroup() as group:
         group.create_task(broker.run(), name="broker")
         group.create_task(intake.run(), name="intake")
@@ -131,22 +122,13 @@ async def _run_parts(
         group.create_task(keep_looking(state), name="missed")
         group.create_task(keep_reconciling(state), name="reconcile")
         group.create_task(_serve(server, state, listening), name="http")
+        if desk is not None:
+            group.create_task(_enrol(desk), name="enrolment")
 
 
-def server_config(app: Starlette) -> uvicorn.Config:
-    """One HTTP server of ours: HTTP/1.1, quiet, and it does not believe a proxy."""
-    return uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=STOP_LIMIT_S,
-    )
+async def _enrol(desk: Desk) -> None:
+    with contextlib.closing(listen(desk.config.host, desk.config.port)) as listening:
+        await desk.serve(listening)
 
 
 async def _serve(server: uvicorn.Server, state: CentreState, listening: socket.socket) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from centre.config import IceConfig
 from centre.event_stream import EventStream
@@ -71,6 +72,10 @@ class CentreState:
     def installations(self) -> dict[str, int]:
         """Every home's install epoch."""
         return {home.gateway: home.install_epoch for home in self.homes.values()}
+
+    def admit(self, home: Home) -> None:
+        """Take a home that was enrolled while the centre runs. From any thread."""
+        cast(dict[str, Home], self.homes)[home.gateway] = home
 
     @property
     def hosts(self) -> frozenset[str]:

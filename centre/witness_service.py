@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from centre.answer import TooLargeError, body_of
 from centre.config import WitnessConfig
-from centre.service import Server, listen, server_config
+from centre.service import listen
 from centre.store import Store
 from centre.witness import (
     BREAKS_THE_LOG,
@@ -38,6 +38,7 @@ from centre.witness import (
     read_ledger_key,
 )
 from gateway.core.error import ConfigError
+from gateway.edge.http_uvicorn import Server, server_config
 from gateway.ledger import NoteError
 
 SIZE_TYPE: Final = "text/x.tlog.size"

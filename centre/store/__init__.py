@@ -6,6 +6,7 @@ unique is unique by a constraint and by the write lock (`centre.store.engine`), 
 
 from centre.store.alarm import AlarmRows
 from centre.store.command import AskedOpening, CommandRows, SentAgreement
+from centre.store.enrolment import Enrolment, EnrolmentRows
 from centre.store.handover import HandoverRows, HandoverStart
 from centre.store.home import HomeRows
 from centre.store.ledger import LedgerRow, LedgerRows, Witnessing
@@ -18,6 +19,7 @@ __all__ = [
     "LONGEST_WINDOW_S",
     "METADATA",
     "AskedOpening",
+    "Enrolment",
     "HandoverStart",
     "LedgerRow",
     "SentAgreement",
@@ -26,5 +28,5 @@ __all__ = [
 ]
 
 
-class Store(HomeRows, PersonRows, CommandRows, OccasionRows, HandoverRows, LedgerRows, AlarmRows):
+class Store(HomeRows, PersonRows, CommandRows, OccasionRows, HandoverRows, LedgerRows, AlarmRows, EnrolmentRows):
     """Everything that the centre remembers."""

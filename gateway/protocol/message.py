@@ -7,7 +7,7 @@ data has no field here. Source: docs/protocol.md.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -252,12 +252,34 @@ class Hello(Message, frozen=True):
     """Why nothing can open at all, if so: a refusal code."""
 
 
+class ProtocolLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One line of an installation's protocol. `value` is a number, an identifier or a hash, never free text."""
+
+    name: Word
+    how: Literal["measured", "ticked", "recorded"]
+    is_good: bool
+    value: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:+/ -]{1,80}\Z")] | None = None
+
+
+class InstallationProtocol(Message, frozen=True):
+    """What was measured and ticked when this device was set up; signed by the device, kept by centre and resident."""
+
+    KIND: ClassVar[str] = "setup.protocol"
+    gateway: GatewayId
+    install_epoch: Annotated[int, Meta(ge=1, le=999_999_999)]
+    lines: Annotated[list[ProtocolLine], Meta(min_length=1, max_length=64)]
+    ledger_size: int
+    time_lo: float
+    time_hi: float | None = None
+
+
 KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
         TimeAsk,
         Challenged, Opened, Closed, Accepted, Refused, Hello,
+        InstallationProtocol,
     )
 }  # fmt: skip
 

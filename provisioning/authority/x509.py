@@ -87,26 +87,38 @@ class CertificateAuthority:
             raise ValueError(f"no certificate for {name!r}: a client is `{CENTRE}` or gw- and a-z, 0-9, - (at most 40)")
         for each in server_names:
             _alternative(each)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(name, key.public_key(), server_names)
+        return Identity(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
+
+    def certify(self, name: str, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
+        """A gateway's certificate for a key that it made itself.
+
+        Raises ValueError for a name that is no gateway's, and as `issue`.
+        """
+        if not is_gateway(name):
+            raise ValueError(f"not a gateway id: {name!r}")
+        return self._sign(name, key, ())
+
+    def _sign(self, name: str, key: ec.EllipticCurvePublicKey, server_names: tuple[str, ...]) -> x509.Certificate:
         now = datetime.now(UTC)
         ends = self.certificate.not_valid_after_utc
         if ends <= now:
             raise AuthorityError(f"the CA's certificate ended on {ends:%Y-%m-%d}; make a new CA and issue all anew")
-        key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server_names else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = (
-            _builder(_name(name), self.certificate.subject, key.public_key(), LEAF_DAYS, latest=ends)
+            _builder(_name(name), self.certificate.subject, key, LEAF_DAYS, latest=ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
         if server_names:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([_alternative(each) for each in server_names]), critical=False
             )
-        certificate = builder.sign(self.key, hashes.SHA256())
-        return Identity(certificate.public_bytes(serialization.Encoding.PEM), private_pem(key))
+        return builder.sign(self.key, hashes.SHA256())
 
 
 def load_certificate(path: Path) -> x509.Certificate:

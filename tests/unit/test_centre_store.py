@@ -32,6 +32,11 @@ def test_no_column_can_hold_a_name_an_address_or_a_picture() -> None:
         "outcomes.closed_jws",
         "ledger_records.raw",
         "ledger_checkpoints.note",
+        "enrolments.certificate_pem",
+        "enrolments.device_jwk_json",
+        "enrolments.place_json",
+        "enrolments.protocol_jws",
+        "enrolment_codes.certificate_pem",
     }
 
 
