@@ -65,6 +65,10 @@ class FileCamera(AvCamera):
         self.passes_through = False
         """Whether the film is sent as it is; known once open."""
 
+    @property
+    def adapts(self) -> bool:
+        return not self.passes_through
+
     def _capture(self) -> None:
         try:
             with self._film() as (_, stream):

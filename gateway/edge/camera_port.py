@@ -109,6 +109,10 @@ class CameraPort(Protocol):
         """Units in a second; as `width_px`."""
 
     @property
+    def adapts(self) -> bool:
+        """Whether `set_bit_rate_bps` changes anything; known once open. A film that is passed through keeps its own."""
+
+    @property
     def opens(self) -> int:
         """How often the sensor was switched on by this object."""
 
@@ -237,6 +241,10 @@ class ThreadedCamera(ABC):
     @property
     def fps(self) -> float:
         return self._fps
+
+    @property
+    def adapts(self) -> bool:
+        return True
 
     @property
     def opens(self) -> int:

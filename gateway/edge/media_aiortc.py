@@ -4,8 +4,8 @@ H.264 access units pass through as they come from the camera; DTLS-SRTP is made 
 leave this process. ICE is done elsewhere: aiortc's one seam, `aiortc.rtcicetransport.Connection`, gets a stand-in that
 speaks to the link over the media socket.
 
-Measured (November 2026): PLI never reaches a packet track, so the sender's `_send_keyframe` is replaced; without codec
-preferences aiortc answers VP8; of several fingerprints Chromium may take any, so only sha-256 is given out.
+The sender is ours (`sender_aiortc`). Measured (November 2026): without codec preferences aiortc answers VP8; of several
+fingerprints Chromium may take any, so only sha-256 is given out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, Final
 
 import aiortc.rtcicetransport
-import aiortc.rtcrtpsender
-import av
+import aiortc.rtcpeerconnection
 from aioice import Candidate, ConnectionClosed
 from aiortc import (
     RTCBundlePolicy,
@@ -31,24 +29,18 @@ from aiortc import (
     RTCSessionDescription,
     VideoStreamTrack,
 )
-from aiortc.mediastreams import MediaStreamError
 
 from gateway.core.error import TransientError
 from gateway.core.refusal import RefusedError
 from gateway.edge.camera_port import EncodedUnit
+from gateway.edge.sender_aiortc import PacedSender
 from gateway.ipc import media
 from gateway.protocol import sdp
+from gateway.rate import Control, Limits
 
-CLOCK_HZ: Final = 90_000
-"""RTP clock of video. Source: RFC 6184 §8.2.1."""
-QUEUED_UNITS: Final = 15
-"""One second of picture; older ones are worth nothing to somebody who looks now."""
-HISTORY_PACKETS: Final = 1024
-"""Packets kept for retransmission: at 128, 10 % loss and 200 ms gave gaps of 2 s, at 1024 0.4 s (measured)."""
 MAX_MESSAGE_BYTES: Final = 16 * 1024
 MAX_WAITING_BYTES: Final = 16 * 1024
 """What may wait on the data channel for a slow line; a word that doesn't fit would be old when it arrived."""
-_TIME_BASE: Final = Fraction(1, CLOCK_HZ)
 
 
 class MediaLostError(TransientError):
@@ -145,49 +137,6 @@ class SealedConnection:
             raise ConnectionError("not a word of the link") from exc
 
 
-class UnitTrack(VideoStreamTrack):
-    """A track whose frames are already encoded; bounded, drops up to the next key frame when nobody takes them."""
-
-    def __init__(self, request_key_frame: Callable[[], None], on_first: Callable[[], None]) -> None:
-        super().__init__()
-        self.taken = 0
-        self._request_key_frame = request_key_frame
-        self._on_first = on_first
-        self._units: asyncio.Queue[EncodedUnit | None] = asyncio.Queue(QUEUED_UNITS)
-        self._first_pts_us: int | None = None
-        self._await_key = True
-
-    def push(self, unit: EncodedUnit) -> None:
-        """Offer a unit; from a picture that lacks its key frame nothing is sent."""
-        if self._await_key and not unit.key:
-            return
-        if self._units.full():
-            self._await_key = True
-            self._request_key_frame()
-            return
-        self._await_key = False
-        self._units.put_nowait(unit)
-
-    async def recv(self) -> Any:
-        unit = await self._units.get()
-        if unit is None or self.readyState != "live":
-            raise MediaStreamError
-        if self._first_pts_us is None:
-            self._first_pts_us = unit.pts_us
-            self._on_first()
-        self.taken += 1
-        packet = av.Packet(unit.data)
-        packet.pts = (unit.pts_us - self._first_pts_us) * CLOCK_HZ // 1_000_000
-        packet.time_base = _TIME_BASE
-        return packet
-
-    def stop(self) -> None:
-        super().stop()
-        if self._units.full():
-            self._units.get_nowait()
-        self._units.put_nowait(None)
-
-
 class Peer:
     """One peer connection for one check. Needs a running loop; one at a time in a process.
 
@@ -201,25 +150,46 @@ class Peer:
         on_first: Callable[[], None],
         on_message: Callable[[bytes], None],
         on_lost: Callable[[], None],
+        limits: Limits | None = None,
+        on_control: Callable[[Control], None] = lambda _: None,
     ) -> None:
-        """`on_first` is called when the first unit is handed to the sender, `on_message` with each message."""
+        """`on_first` is called when the first unit is handed to the sender, `on_message` with each message, and
+        `on_control` with the state of the rate: at each change of mode, and four times a second while units leave.
+        """
         self.connected = asyncio.Event()
         self.unsaid = 0
         self._channel: RTCDataChannel | None = None
+        self._on_first = on_first
         self._on_message = on_message
         self._on_lost = on_lost
         self._sealed = SealedConnection()
         aiortc.rtcicetransport.Connection = self._make_connection  # type: ignore[attr-defined,assignment]
-        aiortc.rtcrtpsender.RTP_HISTORY_SIZE = HISTORY_PACKETS  # type: ignore[attr-defined]
         self._pc = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        self.track = UnitTrack(request_key_frame, on_first)
-        transceiver = self._pc.addTransceiver(self.track, direction="sendonly")
+        # aiortc names its sender's class once, where it makes a transceiver; ours stands there for that moment only.
+        aiortc.rtcpeerconnection.RTCRtpSender = PacedSender  # type: ignore[attr-defined]
+        try:
+            transceiver = self._pc.addTransceiver(VideoStreamTrack(), direction="sendonly")
+        finally:
+            aiortc.rtcpeerconnection.RTCRtpSender = RTCRtpSender  # type: ignore[attr-defined]
         transceiver.setCodecPreferences(
             [codec for codec in RTCRtpSender.getCapabilities("video").codecs if codec.mimeType == "video/H264"]
         )
-        transceiver.sender._send_keyframe = request_key_frame  # type: ignore[method-assign]  # noqa: SLF001
+        sender = transceiver.sender
+        assert isinstance(sender, PacedSender)
+        self.sender = sender
+        sender.arm(limits or Limits(), request_key_frame=request_key_frame, on_control=on_control)
         self._pc.on("connectionstatechange", self._on_state)
         self._pc.on("datachannel", self._on_channel)
+
+    @property
+    def taken(self) -> int:
+        """Units that were handed to the sender."""
+        return self.sender.taken
+
+    def push(self, unit: EncodedUnit) -> None:
+        """Offer a unit; from a picture that lacks its key frame nothing is sent, and while the line is full neither."""
+        if self.sender.push(unit) and self.sender.taken == 1:
+            self._on_first()
 
     def attach(self, sock: socket.socket) -> None:
         """Take the media socket of the check; it is closed with the peer."""
@@ -266,7 +236,6 @@ class Peer:
 
     async def close(self) -> None:
         """End the picture; bounded, idempotent."""
-        self.track.stop()
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(1.0):
                 await self._pc.close()

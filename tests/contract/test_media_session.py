@@ -3,7 +3,7 @@
 What is simulated is the operator alone; DTLS, SRTP, ICE and the sockets are real.
 
 Mutations that turn these red, each tried: no `keep_sha256` in Peer.answer, no codec preferences, no `only_fingerprint`
-of the offer, the label not asked, `MAX_MESSAGE_BYTES` not asked, `_send_keyframe` not replaced, `bufferedAmount` or
+of the offer, the label not asked, `MAX_MESSAGE_BYTES` not asked, `bufferedAmount` or
 `readyState` of the channel not asked, ValueError of `say` not caught (media_aiortc.py); `connection is None` or
 `inward is None` not asked, the socket not closed, the connection not closed, all addresses gathered instead of the
 configured ones (ice_aioice.py).
@@ -175,7 +175,7 @@ class Home:
         number = 0
         while True:
             unit = units[number % len(units)]
-            self.peer.track.push(EncodedUnit(unit.data, number * 1_000_000 // FPS, unit.key))
+            self.peer.push(EncodedUnit(unit.data, number * 1_000_000 // FPS, unit.key))
             number += 1
             await asyncio.sleep(1 / FPS)
 
@@ -250,7 +250,7 @@ def test_a_picture_and_the_operators_words_come_through_sealed(units):
             await until(lambda: operator.frames >= 10)
             assert operator.size_px == (WIDTH_PX, HEIGHT_PX)
             assert home.first == [None]
-            assert home.peer.track.taken >= 10
+            assert home.peer.taken >= 10
 
             # A word on the agreed channel is heard, on another it isn't, and a long one isn't either.
             await until(lambda: all(channel.readyState == "open" for channel in operator.channels.values()))
