@@ -10,6 +10,7 @@ STAMP := $(VENV)/.ready
 APT_PACKAGES := mosquitto python3-venv
 # program=package. Only what is missing is asked for: a machine with another packager's Node.js refuses Debian's npm.
 APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck strace=strace softhsm2-util=softhsm2 zbarimg=zbar-tools \
+	systemd-analyze=systemd \
 	unshare=util-linux nsenter=util-linux ip=iproute2 pgrep=procps dbus-daemon=dbus wg=wireguard-tools \
 	wireguard-go=wireguard-go turnserver=coturn nft=nftables tcpdump=tcpdump tshark=tshark pg_ctlcluster=postgresql
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)

@@ -1,0 +1,227 @@
+"""The units as data: who may open what, what happens after a crash, and how far each service is walled in.
+
+What the walls do is tried inside the booted image (tests/image); here stands that nobody takes one away unnoticed.
+
+Mutations tried, each turns a test here red:
+  tillsyn-eye.service: leave out `PrivateNetwork=yes`                       -> the camera has no network
+  tillsyn-link.service: SupplementaryGroups=tillsyn-camera                  -> the access matrix
+  tillsyn-guard.service: leave out ExecStopPost                             -> park after guard and eye
+  tillsyn-guard.service: RestartPreventExitStatus=1                         -> a wrong configuration is not tried again
+  tillsyn-park.service: leave out `Before=network-pre.target`               -> park comes before the network
+  tillsyn-safe.target: Conflicts= without tillsyn-eye.socket                -> safe mode has no camera
+  tillsyn-guard.service: leave out `ProtectSystem=strict` (slow lane)       -> exposure
+  00-tillsyn.preset: leave out `disable *`                                  -> nothing else starts by itself
+  60-tillsyn.rules: MODE="0660" for vcio                                    -> the firmware's mailbox
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gateway.services import commands, slots
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "systemd" / "unit"
+IMAGE = ROOT / "image-build"
+SERVICES = ("guard", "eye", "link", "park")
+LIMITS = {"guard": 0.5, "eye": 0.7, "link": 1.5, "park": 1.5, "setup": 1.5}
+"""Of `systemd-analyze security`: a linter of privileges, no proof."""
+BOARDS = sorted(path.name for path in (IMAGE / "board").iterdir())
+
+
+def lines(unit: str) -> list[tuple[str, str]]:
+    """(key, value) of a unit file in order; sections don't matter where keys don't repeat across them."""
+    found = []
+    for line in (UNITS / unit).read_text().splitlines():
+        if "=" in line and not line.startswith(("#", ";")):
+            key, value = line.split("=", 1)
+            found.append((key.strip(), value.strip()))
+    return found
+
+
+def values(unit: str, key: str) -> list[str]:
+    return [value for name, value in lines(unit) if name == key]
+
+
+def words(unit: str, key: str) -> set[str]:
+    return {word for value in values(unit, key) for word in value.split()}
+
+
+def tillsyn_commands() -> set[str]:
+    parser = argparse.ArgumentParser()
+    known = parser.add_subparsers()
+    commands.register(known)
+    slots.register(known)
+    return set(known.choices)
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.service")))
+def test_what_a_unit_starts_exists(unit):
+    started = [value.lstrip("+-!:@") for name, value in lines(unit) if re.match(r"Exec(Start|Stop|StopPost)$", name)]
+    assert started
+    for command in started:
+        program, *rest = command.split()
+        if program == "/usr/bin/tillsyn":
+            assert rest[0] in tillsyn_commands()
+        place = IMAGE / "root" / program.lstrip("/")
+        assert place.is_file(), program
+        assert place.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("service", ["guard", "eye", "park"])
+def test_who_decides_or_sees_has_no_network(service):
+    unit = f"tillsyn-{service}.service"
+    assert values(unit, "PrivateNetwork") == ["yes"]
+    assert values(unit, "RestrictAddressFamilies") == ["AF_UNIX"]
+    assert values(unit, "IPAddressDeny") == ["any"]
+
+
+def test_the_groups_are_the_access_matrix():
+    matrix = {service: words(f"tillsyn-{service}.service", "SupplementaryGroups") for service in SERVICES}
+    assert matrix == {"guard": {"tillsyn-pins"}, "eye": {"tillsyn-camera"}, "link": set(), "park": {"tillsyn-pins"}}
+
+
+def test_no_service_is_root_and_none_shares_its_user_but_park():
+    users = {service: values(f"tillsyn-{service}.service", "User") for service in SERVICES}
+    # Park is the guard's own hands when the guard is gone; it has the same pins and less of everything else.
+    assert users == {
+        "guard": ["tillsyn-guard"],
+        "eye": ["tillsyn-eye"],
+        "link": ["tillsyn-link"],
+        "park": ["tillsyn-guard"],
+    }
+
+
+@pytest.mark.parametrize("service", ["guard", "link", "park"])
+def test_only_the_eye_may_have_a_device_node(service):
+    assert values(f"tillsyn-{service}.service", "PrivateDevices") == ["yes"]
+    assert values(f"tillsyn-{service}.service", "DeviceAllow") == []
+
+
+def test_the_eye_may_open_cameras_and_nothing_else():
+    assert values("tillsyn-eye.service", "DevicePolicy") == ["closed"]
+    assert set(values("tillsyn-eye.service", "DeviceAllow")) == {"char-video4linux rw", "char-media rw"}
+    assert "-/dev/vcio" in words("tillsyn-eye.service", "InaccessiblePaths")
+
+
+def test_the_firmwares_mailbox_is_for_root_alone():
+    rules = (ROOT / "systemd" / "udev" / "60-tillsyn.rules").read_text()
+    assert re.search(r'^KERNEL=="vcio", GROUP="root", MODE="0600"$', rules, re.MULTILINE)
+
+
+@pytest.mark.parametrize("service", ["guard", "link", "eye", "park"])
+def test_nobody_reads_anothers_state_or_secrets(service):
+    hidden = words(f"tillsyn-{service}.service", "InaccessiblePaths")
+    assert "-/var/lib/tillsyn/secret" in hidden
+    assert {f"-/var/lib/tillsyn/{name}" for name in ("guard", "link") if name != service} <= hidden
+
+
+def test_both_ends_of_a_check_park():
+    assert values("tillsyn-guard.service", "ExecStopPost") == [
+        "/usr/bin/tillsyn park --config /var/lib/tillsyn/config/park.toml"
+    ]
+    assert values("tillsyn-eye.service", "ExecStopPost") == ["+/usr/lib/tillsyn/park-unguarded"]
+
+
+def test_park_comes_before_the_network():
+    before = words("tillsyn-park.service", "Before")
+    assert {"network-pre.target", "systemd-networkd.service", "tillsyn-guard.service"} <= before
+    assert "network-pre.target" in words("tillsyn-park.service", "Wants")
+    assert values("tillsyn-park.service", "DefaultDependencies") == ["no"]
+
+
+@pytest.mark.parametrize("service", ["guard", "eye", "link"])
+def test_a_service_is_watched(service):
+    unit = f"tillsyn-{service}.service"
+    assert values(unit, "Type") == ["notify"]
+    assert values(unit, "WatchdogSec") == ["5"]
+    assert values(unit, "WatchdogSignal") == ["SIGKILL"]
+
+
+@pytest.mark.parametrize("service", ["guard", "link"])
+def test_a_wrong_configuration_is_not_tried_again(service):
+    assert values(f"tillsyn-{service}.service", "RestartPreventExitStatus") == ["78"]
+    assert values(f"tillsyn-{service}.service", "Restart") == ["always"]
+
+
+def test_an_eye_is_never_started_by_anybody_but_its_socket():
+    assert values("tillsyn-eye.service", "Restart") == ["no"]
+    assert "WantedBy" not in dict(lines("tillsyn-eye.service"))
+
+
+def test_a_crash_loop_ends_in_safe_mode_without_camera_but_with_a_voice():
+    assert values("tillsyn-guard.service", "OnFailure") == ["tillsyn-safe.target"]
+    assert int(values("tillsyn-guard.service", "StartLimitBurst")[0]) <= 20
+    assert words("tillsyn-safe.target", "Conflicts") == {
+        "tillsyn-eye.service",
+        "tillsyn-eye.socket",
+        "tillsyn-guard.service",
+        "tillsyn-guard.socket",
+    }
+    assert "tillsyn-link.service" in words("tillsyn-safe.target", "Wants")
+    assert values("tillsyn-link.service", "StartLimitIntervalSec") == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("socket", "path", "group"),
+    [
+        ("tillsyn-guard.socket", "/run/tillsyn/guard.sock", "tillsyn-link"),
+        ("tillsyn-eye.socket", "/run/tillsyn/eye.sock", "tillsyn-guard"),
+    ],
+)
+def test_a_socket_lets_in_one_user(socket, path, group):
+    assert values(socket, "ListenSequentialPacket") == [path]
+    assert values(socket, "SocketGroup") == [group]
+    assert values(socket, "SocketMode") == ["0660"]
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("tillsyn-*.service")))
+def test_nobody_of_ours_dumps_core(unit):
+    assert values(unit, "LimitCORE") == ["0"]
+
+
+def test_nothing_else_starts_by_itself():
+    preset = (IMAGE / "root/usr/lib/systemd/system-preset/00-tillsyn.preset").read_text().splitlines()
+    rules = [line for line in preset if line and not line.startswith("#")]
+    assert rules[-1] == "disable *"
+    assert not [line for line in rules if re.search(r"getty|ssh|console|serial", line)]
+
+
+def test_the_journal_of_the_system_does_not_outlive_the_boot_and_ours_is_bounded():
+    assert "Storage=volatile" in (IMAGE / "root/etc/systemd/journald.conf.d/tillsyn.conf").read_text()
+    ours = (IMAGE / "root/etc/systemd/journald@tillsyn.conf").read_text()
+    assert "Storage=persistent" in ours
+    assert "SystemMaxUse=32M" in ours
+
+
+def test_there_is_no_swap_and_no_core_pattern_that_writes():
+    assert "swap" not in (IMAGE / "root/etc/fstab").read_text()
+    assert "kernel.core_pattern = |/bin/false" in (IMAGE / "root/usr/lib/sysctl.d/60-tillsyn.conf").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("board", BOARDS)
+def test_exposure_is_below_the_limit_on_every_board(tmp_path, board, service):
+    place = tmp_path / "usr/lib/systemd/system"
+    shutil.copytree(UNITS, place)
+    extra = IMAGE / "board" / board / "usr/lib/systemd/system"
+    if extra.is_dir():
+        shutil.copytree(extra, place, dirs_exist_ok=True)
+    unit = f"tillsyn-{service}.service"
+    told = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--root={tmp_path}", unit],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    figure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told.stdout)
+    assert figure is not None
+    assert float(figure[1]) <= LIMITS[service]
