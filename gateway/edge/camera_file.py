@@ -29,10 +29,15 @@ from gateway.edge.camera_port import (
     nal_types,
 )
 from gateway.edge.h264_libx264 import Libx264Encoder
+from gateway.edge.soften_swscale import Softener
 
 
 class AvCamera(ThreadedCamera):
-    """What film and V4L2 device share: pictures that PyAV decodes, fitted, thinned and encoded once."""
+    """What film and V4L2 device share: pictures that PyAV decodes, fitted, thinned, softened if so, encoded once."""
+
+    def __init__(self, settings: CameraSettings, world: BenchWorld | None = None) -> None:
+        super().__init__(settings, world)
+        self._softener = Softener()
 
     def _fit(self, stream: av.VideoStream) -> tuple[int, int]:
         """The size to send, in px: never larger than asked for or than the source, same shape, even."""
@@ -49,8 +54,10 @@ class AvCamera(ThreadedCamera):
             self._resized(*size_px)
         fitted = frame.reformat(width=size_px[0], height=size_px[1], format="yuv420p")
         encoder.set_bit_rate_bps(self._bit_rate_bps)
-        self._show(luma_plane(fitted), pts_us)
-        self._deliver(encoder.encode(fitted, pts_us=pts_us, key=self._take_key_request()))
+        if self._wants_luma(pts_us):
+            self._show(luma_plane(fitted), pts_us)
+        shown = self._softener.soften(fitted) if self._softened else fitted
+        self._deliver(encoder.encode(shown, pts_us=pts_us, key=self._take_key_request()))
 
 
 class FileCamera(AvCamera):
@@ -72,7 +79,8 @@ class FileCamera(AvCamera):
     def _capture(self) -> None:
         try:
             with self._film() as (_, stream):
-                self.passes_through = passable(stream, self.settings)
+                # What somebody else encoded can't be softened without decoding it: then the film is encoded anew.
+                self.passes_through = not self._softened and passable(stream, self.settings)
                 film_fps = float(stream.average_rate or self.settings.fps)
                 if self.passes_through:
                     context = stream.codec_context

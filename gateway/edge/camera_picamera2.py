@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from gateway.core.error import CameraFaultError
 from gateway.edge.camera_port import NAL_IDR, EncodedUnit, ThreadedCamera, nal_types
 from gateway.edge.h264_libx264 import Libx264Encoder
+from gateway.edge.soften_swscale import Softener
 
 HARDWARE_ENCODER = Path("/dev/video11")
 """The bcm2835 codec's encoder. Source: picamera2, encoders/v4l2_encoder.py."""
@@ -53,7 +54,8 @@ class Picamera2Camera(ThreadedCamera):
             cleanup.callback(camera.close)
             camera.configure(self._configuration(camera, libcamera))
             width_px, height_px = camera.camera_configuration()["main"]["size"]
-            if HARDWARE_ENCODER.exists():
+            # The hardware encoder takes its pictures from the sensor's pipeline, where nothing softens them.
+            if HARDWARE_ENCODER.exists() and not self._softened:
                 self._run_hardware(camera, cleanup, width_px, height_px)
             else:
                 self._run_software(camera, cleanup, width_px, height_px)
@@ -101,10 +103,12 @@ class Picamera2Camera(ThreadedCamera):
                 rate_bps = self._bit_rate_bps
                 _set_hardware_rate(encoder, rate_bps)
             with _next_request(camera) as request:
-                self._show(_luma(request.make_array("lores"), LUMA_SIZE_PX), _sensor_us(request))
+                pts_us = _sensor_us(request)
+                if self._wants_luma(pts_us):
+                    self._show(_luma(request.make_array("lores"), LUMA_SIZE_PX), pts_us)
 
     def _run_software(self, camera: Any, cleanup: contextlib.ExitStack, width_px: int, height_px: int) -> None:
-        encoder = Libx264Encoder(width_px, height_px, self.settings)
+        encoder, softener = Libx264Encoder(width_px, height_px, self.settings), Softener()
         cleanup.callback(camera.stop)
         camera.start()
         self._opened(width_px, height_px, self.settings.fps)
@@ -112,11 +116,12 @@ class Picamera2Camera(ThreadedCamera):
             with _next_request(camera) as request:
                 pts_us = _sensor_us(request)
                 picture = _planar(request.make_array("main"), width_px, height_px)
-                small = _luma(request.make_array("lores"), LUMA_SIZE_PX)
+                if self._wants_luma(pts_us):
+                    self._show(_luma(request.make_array("lores"), LUMA_SIZE_PX), pts_us)
             # The buffer is back with the camera before the encoder begins: there are only six.
             encoder.set_bit_rate_bps(self._bit_rate_bps)
-            self._show(small, pts_us)
-            self._deliver(encoder.encode(picture, pts_us=pts_us, key=self._take_key_request()))
+            shown = softener.soften(picture) if self._softened else picture
+            self._deliver(encoder.encode(shown, pts_us=pts_us, key=self._take_key_request()))
 
 
 def _make_output(deliver: Callable[[bytes, int], None]) -> Any:

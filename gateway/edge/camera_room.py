@@ -21,6 +21,7 @@ from gateway.core.error import ConfigError
 from gateway.edge.bench_world import BenchWorld, RoomScene
 from gateway.edge.camera_port import CameraSettings, Pacer, ThreadedCamera
 from gateway.edge.h264_libx264 import Libx264Encoder
+from gateway.edge.soften_swscale import Softener
 from gateway.mount.calibration import Calibration
 
 WIDTH_PX, HEIGHT_PX = 1280, 720
@@ -165,7 +166,7 @@ class RoomCamera(ThreadedCamera):
 
     def _capture(self) -> None:
         settings = self.settings
-        painter = RoomPainter()
+        painter, softener = RoomPainter(), Softener()
         encoder = Libx264Encoder(settings.width_px, settings.height_px, settings)
         self._opened(settings.width_px, settings.height_px, settings.fps)
         pacer = Pacer(self._stop, self._poke)
@@ -177,17 +178,19 @@ class RoomCamera(ThreadedCamera):
             scene = self.room.scene()
             if not scene.no_frames:
                 pts_us = int(boottime_s() * 1e6)
-                if picture is None or sensor_luma is None or not scene.frozen:
+                if picture is None or not scene.frozen:
                     picture = painter.paint(scene, self._raised(), time.monotonic())
-                    sensor_luma = painter.sensor_luma()
+                    sensor_luma = None
+                if self._wants_luma(pts_us):
+                    sensor_luma = painter.sensor_luma() if sensor_luma is None else sensor_luma
+                    self._show(sensor_luma, pts_us)
                 size_px = settings.sizes_px[self._small]
                 if encoder.set_size_px(size_px):
                     self._resized(*size_px)
                 encoder.set_bit_rate_bps(self._bit_rate_bps)
                 scaled = _scaled(picture, WIDTH_PX // size_px[0])
-                unit = encoder.encode(scaled, pts_us=pts_us, key=self._take_key_request())
-                self._show(sensor_luma, pts_us)
-                self._deliver(unit)
+                shown = softener.soften(scaled) if self._softened else scaled
+                self._deliver(encoder.encode(shown, pts_us=pts_us, key=self._take_key_request()))
             frames += 1
             if pacer.wait_until(frames / settings.fps):
                 return

@@ -112,22 +112,18 @@ class Eye:
     def _start(self, start: frame.Start, sock: socket.socket) -> None:
         assert self._group is not None
         assert self._peer is not None
-        if start.softened:
-            # What was agreed is a softened picture, and there is none yet: a clear one would break the promise.
-            sock.close()
-            raise CameraFaultError("this version can't soften the picture, and may not show it clear")
         self._peer.attach(sock)
         self._group.create_task(self._answer(self._peer, start.offer), name="answer")
-        self._group.create_task(self._pump(self._peer), name="pump")
+        self._group.create_task(self._pump(self._peer, softened=start.softened), name="pump")
         self._group.create_task(self._release(self._peer), name="release")
 
     async def _answer(self, peer: Peer, offer: str) -> None:
         self.channel.send(frame.AnswerMade(await peer.answer(offer)))
 
-    async def _pump(self, peer: Peer) -> None:
+    async def _pump(self, peer: Peer, *, softened: bool) -> None:
         """Sensor to track. Units before the mount's arrival and before the path is up are dropped, unseen."""
         self._follow(peer.sender.control)
-        await self.camera.open()
+        await self.camera.open(softened=softened)
         if not self.camera.adapts:
             peer.sender.set_limits(FIXED_LIMITS)
         while True:

@@ -191,6 +191,7 @@ LIBRARIES_OF_A_NAME = {
     "libx264": {"av"},
     "paho": {"paho"},
     "picamera2": {"picamera2", "libcamera"},
+    "swscale": {"av"},
     "systemd": {"systemd"},
     "v4l2": {"av"},
     "file": {"av"},
