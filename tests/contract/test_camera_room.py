@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from gateway.core.boottime import boottime_s
 from gateway.edge.bench_world import BenchWorld, RoomScene
 from gateway.edge.camera_file import luma_plane
 from gateway.edge.camera_port import NAL_IDR, NAL_PPS, NAL_SPS, CameraSettings, nal_types, small_luma
@@ -157,10 +158,12 @@ def test_what_the_camera_sees_follows_the_mount(world):
     calibration = Calibration()
     camera = RoomCamera(SETTINGS, world, calibration)
 
-    async def seen(mean_of=3):
-        for _ in range(mean_of):
+    async def seen():
+        # What was painted after this moment, however many older pictures still wait to be read.
+        since_us = boottime_s() * 1e6
+        while (sample := camera.luma()) is None or sample.pts_us <= since_us:
             await camera.read()
-        return camera.luma().plane.astype(int)
+        return sample.plane.astype(int)
 
     async def session():
         await camera.open()
