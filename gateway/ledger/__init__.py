@@ -12,7 +12,7 @@ from gateway.ledger.checkpoint import Checkpoint, parse_checkpoint, sign_checkpo
 from gateway.ledger.disk import Disk
 from gateway.ledger.ledger import AppendedRecord, Ledger
 from gateway.ledger.note import NoteError, NoteSigner, VerifierKey, parse_note, verify_note
-from gateway.ledger.read import StoredRecord, UnclosedCheck, read_records, unclosed_check
+from gateway.ledger.read import RecordFeed, StoredRecord, UnclosedCheck, read_records, unclosed_check
 from gateway.ledger.record import Record, RecordKind, StoredLine, parse_line
 from gateway.ledger.refused import Finding, LedgerRefusedError
 from gateway.ledger.tree import (
@@ -37,6 +37,7 @@ __all__ = [
     "NoteError",
     "NoteSigner",
     "Record",
+    "RecordFeed",
     "RecordKind",
     "StoredLine",
     "StoredRecord",

@@ -13,14 +13,13 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Final
 
 from gateway.check import machine
 from gateway.check.machine import Why
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError
-from gateway.ledger import read_records
+from gateway.ledger import RecordFeed
 from gateway.protocol.topic import Branch
 from gateway.services.guard_core import Core, close_fds
 from gateway.services.guard_state import ledger_path
@@ -29,6 +28,7 @@ LOG = logging.getLogger("tillsyn.guard")
 
 MAX_UNSENT: Final = 200
 FEED_RECORDS: Final = 64
+FEED_RECORDS_IN_CHECK: Final = 4
 
 
 @dataclass(slots=True)
@@ -37,11 +37,15 @@ class LinkSide:
 
     core: Core
     on_frame: Callable[[frame.ToGuardFromLink], None] = field(init=False)
+    _feed: RecordFeed = field(init=False)
     channel: Channel[frame.ToGuardFromLink] | None = None
     broker_up: bool = False
     _wanted: int | None = None
     """The record that the link's outbox wants next; None until it has said so."""
     _unsent: deque[frame.Publish] = field(default_factory=lambda: deque(maxlen=MAX_UNSENT))
+
+    def __post_init__(self) -> None:
+        self._feed = RecordFeed(ledger_path(self.core.config))
 
     @property
     def up(self) -> bool:
@@ -101,12 +105,16 @@ class LinkSide:
         wanted = self._wanted
         if self.channel is None or wanted is None or wanted >= self.core.chronicle.size:
             return
-        for stored in islice(read_records(ledger_path(self.core.config)), wanted, wanted + FEED_RECORDS):
-            if self.channel.lost or self.channel.waiting > FEED_RECORDS:
-                return
-            with contextlib.suppress(ChannelLostError):
+        if self.channel.waiting > FEED_RECORDS:
+            return
+        # In a check nothing may hold up the beats: then a few records at a time, and the rest when it is over.
+        limit = FEED_RECORDS if isinstance(self.core.state, machine.Parked) else FEED_RECORDS_IN_CHECK
+        for stored in self._feed.portion(wanted, limit):
+            try:
                 self.channel.send(frame.Publish(Branch.LEDGER.value, stored.line, evidential=True, seq=stored.seq))
-                self._wanted = stored.seq + 1
+            except ChannelLostError:
+                return
+            self._wanted = stored.seq + 1
         if self._wanted == self.core.chronicle.size and (note := self.core.chronicle.last_checkpoint()):
             self.publish(Branch.LEDGER, note, evidential=True, slot="checkpoint")
 
