@@ -99,7 +99,7 @@ def decide(
     known = _known(interval)
     if _is_paused(agreement, known, interval, local):
         _refuse(RefusalCode.PAUSED, "a pause touches the interval")
-    if not _has_consent(agreement, known):
+    if not has_consent(agreement, known):
         _refuse(RefusalCode.NO_CONSENT, "consent is missing or does not hold")
     if not clock_may_open or known is None or not math.isfinite(interval.hi_unix_s):
         _refuse(RefusalCode.CLOCK_UNTRUSTED, "the clock may not open")
@@ -129,7 +129,7 @@ def due(agreement: Agreement, interval: Interval, history: Sequence[Attempt], lo
     Empty while consent is missing or withdrawn, and while the interval has no end: then nothing is known to be due.
     """
     known = _known(interval)
-    if known is None or not math.isfinite(interval.hi_unix_s) or local.withdrawn or not _has_consent(agreement, known):
+    if known is None or not math.isfinite(interval.hi_unix_s) or local.withdrawn or not has_consent(agreement, known):
         return []
     lo_s, hi_s = known
     occasions = occasions_between(
@@ -167,7 +167,7 @@ def _is_paused(agreement: Agreement, known: tuple[float, float] | None, interval
     return any(first_s <= known[1] and known[0] < last_s for first_s, last_s in bounds)
 
 
-def _has_consent(agreement: Agreement, known: tuple[float, float] | None) -> bool:
+def has_consent(agreement: Agreement, known: tuple[float, float] | None) -> bool:
     resident, cohabitant = agreement.consent.resident, agreement.consent.cohabitant
     if resident is None:
         return False

@@ -33,9 +33,17 @@ from gateway.ledger.verify import Audit, Checkpoints, audit, read_public_key
 SEGMENT_BYTES = 1024 * 1024
 RESERVE_BYTES = 64 * 1024
 CLOSING = frozenset(
-    {RecordKind.CLOSED, RecordKind.HEARTBEAT, RecordKind.VERDICT, RecordKind.WITHDRAWN, RecordKind.PAUSED}
+    {
+        RecordKind.CLOSED,
+        RecordKind.HEARTBEAT,
+        RecordKind.VERDICT,
+        RecordKind.WITHDRAWN,
+        RecordKind.PAUSED,
+        RecordKind.MISSED_CHECK,
+        RecordKind.HANDOVER,
+    }
 )
-"""Kinds that make things safer or bound what happened; a full disk must not silence them."""
+"""Kinds that make things safer, bound what happened or call somebody; a full disk must not silence them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Version of the agreement, trust or configuration the record is about."""
     until_unix_s: Seconds | None = None
     """Until when something holds, a pause for example."""
+    since_unix_s: Seconds | None = None
+    """Since when it holds, where the record restates an older one that retention takes away."""
     digest_of: Hex64 | None = None
     """SHA-256 of the document the record is about."""
 

@@ -222,6 +222,20 @@ class Closed(Message, frozen=True):
     verdict: Verdict | None = None
 
 
+class MissedCheck(Message, frozen=True):
+    """An agreed occasion has ended, and nobody has seen the resident in it."""
+
+    KIND: ClassVar[str] = "check.missed"
+    gateway: GatewayId
+    line: Id
+    occasion: Occasion
+    why: Word
+    attempts: int
+    ended_unix_s: UnixSeconds
+    """The last moment at which somebody could have looked."""
+    ledger_size: int
+
+
 class Accepted(Message, frozen=True):
     KIND: ClassVar[str] = "accepted"
     gateway: GatewayId
@@ -278,7 +292,7 @@ KINDS: dict[str, type[Message]] = {
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
         TimeAsk,
-        Challenged, Opened, Closed, Accepted, Refused, Hello,
+        Challenged, Opened, Closed, MissedCheck, Accepted, Refused, Hello,
         InstallationProtocol,
     )
 }  # fmt: skip

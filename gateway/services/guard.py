@@ -41,6 +41,7 @@ from gateway.services.guard_core import Core
 from gateway.services.guard_eye import EyeSide
 from gateway.services.guard_hand import Hands
 from gateway.services.guard_link import LinkSide
+from gateway.services.guard_missed import MissedChecks
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
@@ -79,6 +80,7 @@ class Guard:
         self._eye = eye = EyeSide(core, link)
         self._check = CheckRun(core, link, records, replies, eye)
         self._commands = Commands(core, link, records, replies, self._reports, eye)
+        self._missed = MissedChecks(core, link, records)
         self._hands = Hands(core, records, self._commands)
         core.dispatch = self._check.dispatch
         link.on_frame = self._on_link
@@ -161,6 +163,7 @@ class Guard:
             self._check.heartbeat(now_s)
             self._eye.end_idle(now_s)
             self._link.feed_outbox()
+            self._missed.look(now_s)
             self._time.compare(now_s)
             self._time.ask(now_s)
             self._reports.say_hello(now_s)
@@ -194,6 +197,7 @@ def assemble(
         ledger = Ledger.open(ledger_path(config), load_ledger_key(Path(config.ledger_key), config.gateway))
         chronicle.ledger = ledger
         past = remember(config, read_ledger(config))
+        chronicle.book = past.book
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.agreement import Agreement, Attempt, LocalState, parse_agreement
+from gateway.agreement.missed import LOOK_BACK_S
 from gateway.check.machine import Facts, Why
 from gateway.config import GuardConfig
 from gateway.core.error import ConfigError, IntegrityError, LedgerUnwritableError
@@ -28,13 +29,14 @@ from gateway.ledger import Ledger, NoteSigner, Record, RecordKind, StoredRecord,
 from gateway.ledger.disk import Disk, replace_durably
 from gateway.protocol.envelope import TrustStore, make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey
+from gateway.services.occasion_book import OccasionBook
 
 BUILD_UNIX_S: Final = 1_793_491_200.0
 """Start of the clock's floor when the ledger says nothing later: 2026-11-01T00:00:00Z, before this version was made."""
 BROKEN_BEFORE_S: Final = 5.0
 """An attempt that ended by a fault before this much live picture may be repeated; see gateway.agreement.attempt."""
-HISTORY_S: Final = 3 * 24 * 3600.0
-"""Attempts older than this can't matter to any occasion (the longest spans 20 h)."""
+HISTORY_S: Final = LOOK_BACK_S + 24 * 3600.0
+"""Attempts older than this can't matter to any occasion that may still be missed (the longest spans 20 h)."""
 
 
 def software_version() -> str:
@@ -54,6 +56,7 @@ class Chronicle:
     ledger: Ledger | None
     boot: str
     sw: str
+    book: OccasionBook = field(default_factory=OccasionBook)
 
     def append(self, kind: RecordKind, boottime_s: float, clock: IntervalClock, **fields: Any) -> bytes:
         """Write one record durably; the line as it stands in the file. Raises LedgerUnwritableError.
@@ -74,7 +77,9 @@ class Chronicle:
             sw=self.sw,
             **fields,
         )
-        return self.ledger.append(record).line
+        line = self.ledger.append(record).line
+        self.book.note(record)
+        return line
 
     def append_closed(
         self,
@@ -246,6 +251,7 @@ class Remembered:
     floor_unix_s: float
     unclosed: Record | None
     last_seen: Record | None
+    book: OccasionBook = field(default_factory=OccasionBook)
     agreement_version: int = 0
     trust_version: int = 0
     withdrawn_unix_s: float | None = None
@@ -293,10 +299,12 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     withdrawn_unix_s: float | None = None
     withdrawn_consents: frozenset[str] = frozenset()
     paused_until_unix_s: float | None = None
+    book = OccasionBook()
     for stored in kept:
         record = stored.body
         if record is None:
             continue
+        book.note(record)
         match record.kind:
             case RecordKind.AGREEMENT:
                 digest, agreement_version = record.digest_of, max(agreement_version, record.version or 0)
@@ -323,6 +331,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         floor_unix_s=floor_unix_s,
         unclosed=None if unclosed is None else unclosed.opened,
         last_seen=None if unclosed is None else unclosed.last_seen,
+        book=book,
         agreement_version=agreement_version,
         trust_version=trust_version,
         withdrawn_unix_s=withdrawn_unix_s,

@@ -58,6 +58,7 @@ from gateway.protocol.message import (
     Grant,
     Lease,
     Message,
+    MissedCheck,
     Open,
     Opened,
     Refused,
@@ -88,7 +89,7 @@ DECODERS = {
     "hand": msgspec.msgpack.Decoder(frame.ToHand),
 }
 REPLIES: dict[str, type[Message]] = {
-    kind.KIND: kind for kind in (Accepted, Refused, Challenged, Opened, Closed, TimeAsk)
+    kind.KIND: kind for kind in (Accepted, Refused, Challenged, Opened, Closed, MissedCheck, TimeAsk)
 }
 
 
@@ -572,6 +573,7 @@ class World:
         """honest, silent, lying (by 3 h), wrong-nonce, late (by 6 s)"""
         self.replies: dict[bytes, Message] = {}
         self.reports: list[Closed] = []
+        self.missed: list[MissedCheck] = []
         self.published_count = 0
         self.serial = 0
         self.opens: dict[str, SentOpen] = {}
@@ -866,6 +868,8 @@ class World:
             self._answer_time(message.nonce)
         elif isinstance(message, Closed):
             self.reports.append(message)
+        elif isinstance(message, MissedCheck):
+            self.missed.append(message)
         else:
             self.replies[correlation] = message
 

@@ -2,7 +2,7 @@
 
 Mutations that turn a test here red (gateway/agreement/decision.py unless said):
 * `interval.hi_unix_s <= window[1]` → `interval.lo_unix_s <= window[1]` → test_the_whole_interval_must_lie_in_the_window
-* drop the check of `cohabitant` in `_has_consent` → test_a_missing_consent_refuses[cohabitant …]
+* drop the check of `cohabitant` in `has_consent` → test_a_missing_consent_refuses[cohabitant …]
 * `consent.holds(first, last)` → `(first, first)` → test_consent_must_hold_on_every_date_of_the_interval
 * drop `not clock_may_open` → test_an_untrusted_clock_refuses
 * drop `math.isfinite` in `decide` → test_an_untrusted_clock_refuses (the window would refuse too, by another code)

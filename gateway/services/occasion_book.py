@@ -1,0 +1,60 @@
+"""What the ledger's records say about occasions: which were told, when nobody was wanted, since when one is agreed.
+
+Fed with every record, at the start with those that are stored and then with each one as it is written, so that a
+running guard and a restarted one know the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+
+from gateway.agreement.missed import Quiet
+from gateway.ledger import Record, RecordKind
+
+
+@dataclass(slots=True)
+class OccasionBook:
+    told: set[tuple[str, str]] = field(default_factory=set)
+    """(line, occasion) of each that was recorded as missed or handed over."""
+    agreed_unix_s: float = inf
+    """Since when, at the latest, the agreement in force is; infinite while no time was known since it came."""
+    _pauses: list[Quiet] = field(default_factory=list)
+    _withdrawals: list[Quiet] = field(default_factory=list)
+    _agreed: bool = False
+
+    @property
+    def quiet(self) -> list[Quiet]:
+        return [*self._pauses, *self._withdrawals]
+
+    def note(self, record: Record) -> None:
+        # The record before this one may have come while no time was known; this one did not come before it.
+        if self.agreed_unix_s == inf and self._agreed and record.time_hi is not None:
+            self.agreed_unix_s = record.time_lo
+        begun_unix_s = record.time_lo if record.since_unix_s is None else record.since_unix_s
+        match record.kind:
+            case RecordKind.MISSED_CHECK | RecordKind.HANDOVER if record.line is not None and record.occasion:
+                self.told.add((record.line, record.occasion))
+            case RecordKind.AGREEMENT:
+                self._agreed = True
+                known = record.since_unix_s if record.since_unix_s is not None else record.time_hi
+                self.agreed_unix_s = inf if known is None else known
+            case RecordKind.PAUSED if record.why == "local":
+                until_unix_s = inf if record.until_unix_s is None else record.until_unix_s
+                # A pause that had no end has got one, or a longer one was asked for: one pause, from its beginning.
+                running = [each for each in self._pauses if each.last_unix_s > record.time_lo]
+                begun_unix_s = min([begun_unix_s, *(each.first_unix_s for each in running)])
+                self._pauses = [each for each in self._pauses if each not in running]
+                self._pauses.append(Quiet(begun_unix_s, until_unix_s))
+            case RecordKind.PAUSED:
+                self._pauses = _ended(self._pauses, record.time_lo)
+            case RecordKind.WITHDRAWN if not any(each.last_unix_s == inf for each in self._withdrawals):
+                self._withdrawals.append(Quiet(begun_unix_s, inf))
+            case RecordKind.CONSENT:
+                self._withdrawals = _ended(self._withdrawals, begun_unix_s)
+            case _:
+                pass
+
+
+def _ended(quiet: list[Quiet], at_unix_s: float) -> list[Quiet]:
+    return [Quiet(each.first_unix_s, min(each.last_unix_s, at_unix_s)) for each in quiet]
