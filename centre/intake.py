@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from centre.handover import agreement_at, begin, tell
-from centre.missed import closed_unix_s, outcome_of
+from centre.missed import closed_unix_s, outcome_of, reason_of
 from centre.port import BrokerPort
 from centre.state import CentreState, Home
 from centre.store import LedgerRow
@@ -36,6 +36,7 @@ from gateway.protocol.message import (
     Closed,
     Hello,
     Id,
+    MissedCheck,
     Opened,
     Refused,
     TimeAsk,
@@ -193,13 +194,16 @@ class Intake:
 
     async def _take_reply(self, home: Home, incoming: Incoming) -> None:
         kind = KINDS[split(incoming.payload).kind]
-        if kind not in (Challenged, Opened, Closed, Accepted, Refused):
+        if kind not in (Challenged, Opened, Closed, MissedCheck, Accepted, Refused):
             raise RefusedError(RefusalCode.MALFORMED, "not a reply")
         message = verify(incoming.payload, {home.device_key.kid: home.device_key}, kind)
         match message:
             case Closed():
                 self._demand_own(home, message.gateway)
                 await self._take_closed(home, message, incoming.payload)
+            case MissedCheck():
+                self._demand_own(home, message.gateway)
+                await self._take_missed(home, message)
             case Challenged() | Opened() | Accepted() | Refused():
                 self._demand_own(home, message.gateway)
                 await self._take_answer(home, message, incoming)
@@ -223,6 +227,18 @@ class Intake:
             await self._hand_over(home, closed.line, closed.occasion, "not-seen")
         state.events.send("closed", msgspec.to_builtins(closed))
         state.events.send("home", {"gateway": closed.gateway})
+
+    async def _take_missed(self, home: Home, missed: MissedCheck) -> None:
+        """The home's own alarm. It begins the hand-over, or joins the one that the centre began for that occasion."""
+        state = self._state
+        reason = await asyncio.to_thread(
+            reason_of, state.store, missed, install_epoch=home.install_epoch, now_unix_s=state.clock()
+        )
+        await self._hand_over(home, missed.line, missed.occasion, reason)
+        await asyncio.to_thread(
+            state.store.put_missed, missed, install_epoch=home.install_epoch, now_unix_s=state.clock()
+        )
+        state.events.send("home", {"gateway": home.gateway})
 
     async def _take_answer(
         self, home: Home, message: Challenged | Opened | Accepted | Refused, incoming: Incoming

@@ -27,7 +27,7 @@ from centre.witness import reconcile
 from gateway.agreement import Agreement, Attempt, Occasion, Outcome, next_step, occasions_between, parse_agreement
 from gateway.agreement.occasion import SPAN_MAX_S, pause_bounds
 from gateway.core.refusal import RefusedError
-from gateway.protocol.message import Closed, Verdict
+from gateway.protocol.message import Closed, MissedCheck, Verdict
 
 GRACE_S: Final = 60.0
 """How long after a window's end a home's report may still be on its way."""
@@ -216,6 +216,17 @@ def _told(facts: Sequence[Mapping[str, Any]]) -> Told:
         ),
         said=next((fact["word"] for fact in facts if fact["what"] == "said"), None),
     )
+
+
+def reason_of(store: Store, told: MissedCheck, *, install_epoch: int, now_unix_s: float) -> str:
+    """Why the home's own alarm was raised, as well as it is known here: a refusal says more than "nobody came"."""
+    if told.why != "missed-check":
+        return told.why
+    if store.disabled({told.gateway: install_epoch}):
+        return "home-disabled"
+    facts = store.occasion_facts(told.gateway, install_epoch, since_unix_s=now_unix_s - 2 * SPAN_MAX_S)
+    refusals = told_of(facts).get((told.line, told.occasion), Told()).refusals
+    return next((code for code in reversed(refusals) if code not in SETTLING), told.why)
 
 
 # The job

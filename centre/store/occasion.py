@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from centre.store.engine import Rows
 from centre.store.handover import put_handover_event
 from centre.store.table import AGREEMENTS, COMMANDS, HANDOVERS, JUDGED, OCCASION_FACTS, OUTCOMES
-from gateway.protocol.message import Closed, Word
+from gateway.protocol.message import Closed, MissedCheck, Word
 
 LONGEST_WINDOW_S: Final = 4 * 3600
 """Source: gateway.agreement.schema.Line, `window_min` at most 240."""
@@ -57,6 +57,22 @@ class OccasionRows(Rows):
             }
             put_fact(connection, fact)
             _note_since(connection, fact, now_unix_s)
+        return True
+
+    def put_missed(self, missed: MissedCheck, *, install_epoch: int, now_unix_s: float) -> bool:
+        """Enter that the home itself told of a missed occasion, beside its hand-over; False when it is known."""
+        key = {"gateway": missed.gateway, "install_epoch": install_epoch}
+        ref = f"{missed.line}|{missed.occasion}"
+        known = sa.select(OCCASION_FACTS.c.ref).filter_by(**key, what="missed", ref=ref)
+        same = {"line": missed.line, "occasion": missed.occasion}
+        with self._writing() as connection:
+            if connection.execute(known).first() is not None:
+                return False
+            told = {"attempt": missed.attempts, "word": missed.why, "closes_unix_s": missed.ended_unix_s}
+            put_fact(connection, {**key, **same, **told, "what": "missed", "ref": ref, "at_unix_s": now_unix_s})
+            here = sa.select(HANDOVERS.c.id).filter_by(**key, **same)
+            for handover in connection.execute(here).scalars().all():
+                put_handover_event(connection, handover, "told", at_unix_s=now_unix_s, word=missed.why)
         return True
 
     def agreements(self, gateway: str, install_epoch: int) -> list[dict[str, Any]]:

@@ -179,8 +179,8 @@ OCCASION_FACTS: Final = sa.Table(
     "occasion_facts",
     METADATA,
     # What a home signed about one occasion. `what` is "asked" (an opening; `ref` is the command's correlation, `word` a
-    # refusal code or "check.opened"), "check" (ended; check id, outcome) or "said" (of its list; line and occasion,
-    # status).
+    # refusal code or "check.opened"), "check" (ended; check id, outcome), "said" (of its list; line and occasion,
+    # status) or "missed" (its own alarm; line and occasion, why).
     sa.Column("gateway", sa.String(64), primary_key=True),
     sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("what", sa.String(8), primary_key=True),

@@ -1,11 +1,14 @@
 """A month of nights in twelve homes, with everything going wrong: no agreed check may end with nobody knowing.
 
 The real store, intake, jobs and API; homes that sign, operators who forget, staff who do not acknowledge, a centre that
-is away for a day. Time is moved by hand. What should have happened is written down by the simulation itself and
-compared at the end, so that the code under test is not its own witness. `pytest -s` prints the table.
+is away for a day. Each home judges its own occasions as the device does and reports what was missed, once it is heard
+again; the centre judges for itself, and the two are to come to one hand-over. Time is moved by hand. What should have
+happened is written down by the simulation itself and compared at the end, so that the code under test is not its own
+witness. `pytest -s` prints the table.
 
 Mutations that turn it red, each tried: judge only the last six hours; skip a home that is offline; begin no hand-over
-for a re-check that nobody made; settle a refusal for a fault; stop escalating after the first time.
+for a re-check that nobody made; settle a refusal for a fault; stop escalating after the first time. For the device's
+half: let the home judge by an empty history; leave out `put_missed`; let the home's pauses count for nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ from centre.missed import GRACE_S, look_once, reconcile_once
 from centre.state import Account, CentreState, Home
 from centre.store import Store
 from centre.witness import Cosigner
+from gateway.agreement import Attempt, parse_agreement
+from gateway.agreement.missed import Quiet, missed
 from gateway.ledger import CompactTree, NoteSigner, sign_checkpoint
 from gateway.ledger.record import FIRST_PREV, RecordKind, new_line
 from gateway.protocol.envelope import TrustStore
@@ -51,11 +56,13 @@ from gateway.protocol.message import (
     DueFact,
     Hello,
     Message,
+    MissedCheck,
     Open,
     Opened,
     Refused,
     Role,
 )
+from gateway.services.guard_state import outcome_of as device_outcome
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +108,11 @@ class SimHome(FakeHome):
     tree: CompactTree = field(default_factory=CompactTree)
     prev: str = FIRST_PREV
     checks: int = 0
+    agreed_s: float = 0.0
+    judged_s: float = 0.0
+    history: list[Attempt] = field(default_factory=list)
+    quiet: list[Quiet] = field(default_factory=list)
+    told: set[tuple[str, str]] = field(default_factory=set)
 
     def facts(self) -> Home:
         ledger_key = None if self.signer is None else self.signer.verifier
@@ -108,6 +120,21 @@ class SimHome(FakeHome):
 
     def is_silent(self, unix_s: float) -> bool:
         return any(first <= unix_s < last for first, last in self.outages)
+
+    def judge_itself(self, unix_s: float) -> None:
+        """What the guard does every 15 s. A home that is cut off says it when it is back, as its outbox would."""
+        agreement = parse_agreement(agreement_of(self.gateway))
+        since_s = max(self.agreed_s, self.judged_s - 86_400)
+        history = [attempt for attempt in self.history if attempt.opened_unix_s > since_s - 2 * 86_400]
+        for item in missed(
+            agreement, since_unix_s=since_s, now_unix_s=unix_s, history=history, quiet=self.quiet, told=self.told
+        ):
+            self.told.add((item.line_id, item.occasion_id))
+            report = MissedCheck(
+                self.gateway, item.line_id, item.occasion_id, item.why, item.attempts, item.ended_unix_s, self.tree.size
+            )
+            self.say("reply", report)
+        self.judged_s = unix_s
 
     def record(self, kind: RecordKind, unix_s: float) -> None:
         if self.signer is None:
@@ -239,6 +266,7 @@ class Month:
             case "seen":
                 self.at(moment_s, self.close(home, one, 1, "seen"))
             case "reported hours later":
+                self.at(moment_s, lambda: home.history.append(Attempt(line, name, 1, moment_s, moment_s, "seen")))
                 self.at(report_s, self.close(home, one, 1, "seen"))
             case "seen at the re-check" | "unsure, then seen" | "never seen" | "re-check forgotten":
                 first = "unsure" if one.way.startswith("unsure") else "not-seen"
@@ -254,6 +282,7 @@ class Month:
                 code = "paused" if one.way.endswith("paused") else "camera-fault"
                 self.at(moment_s, lambda: self.open(home, one, code))
             case "not tonight":
+                home.quiet.append(Quiet(start_s - 600, start_s + WINDOW_S + 60))
                 self.at(start_s - 600, lambda: self.hello(home, DueFact(line, name, "paused", 1, 0.0, 0.0, MAX_S)))
             case "began, never ended":
                 self.at(moment_s, lambda: self.open(home, one, "check.opened"))
@@ -278,6 +307,11 @@ class Month:
     ) -> Callable[[], None]:  # fmt: skip
         def act() -> None:
             home.checks += 1
+            if one.way != "reported hours later":
+                ended = Attempt(one.line, one.name, attempt, self.now_s, self.now_s, device_outcome(why, watched_s))
+                home.history.append(ended)
+            if step == "handover":
+                home.told.add((one.line, one.name))
             home.record(RecordKind.OPENED, self.now_s)
             home.record(RecordKind.CLOSED, self.now_s)
             home.sign_ledger()
@@ -322,7 +356,10 @@ class Month:
     async def open(self, home: SimHome, one: Occasion, word: str) -> None:
         def answer(jti: str) -> Message:
             if word == "check.opened":
+                home.history.append(Attempt(one.line, one.name, 1, self.now_s, self.now_s + 60, "broken"))
                 return Opened(home.gateway, jti, f"c-x{self.sent}", "v=0", MAX_S, 5.0, 10.0)
+            if word == "paused":
+                home.quiet.append(Quiet(self.now_s, one.start_s + WINDOW_S + 60))
             return Refused(home.gateway, jti, word)
 
         await self.order(
@@ -354,6 +391,7 @@ class Month:
                 lambda jti, n=name, t=text: AgreementPut(f"{n}/1", jti, t),
                 lambda jti, n=name: Accepted(n, jti, 4),
             )
+            self.homes[name].agreed_s = self.now_s
         self.client.headers["Origin"] = ORIGIN
         end_s = max(one.start_s for one in self.occasions) + 12 * 3600
         planned = 0
@@ -367,6 +405,10 @@ class Month:
                 if result is not None:
                     await result
                 await self.broker.idle.wait()
+            for home in self.homes.values():
+                if not is_away and not home.is_silent(self.now_s):
+                    home.judge_itself(self.now_s)
+            await self.broker.idle.wait()
             if not is_away:
                 await look_once(self.state)
                 await self.work_on_handovers()
@@ -405,6 +447,12 @@ def test_in_a_month_of_nights_no_agreed_check_ends_with_nobody_knowing(tmp_path:
                 limit_s = max(limit_s, month.centre_away[1] + DAY_STEP_S)
             assert one.start_s < handed["created_unix_s"] <= limit_s, one
             row["handed over"] += 1
+            told = {event["what"] for event in store.handover_events(handed["id"])}
+            row["told by the home"] += "told" in told
+            if one.way == "reported hours later":
+                assert "told" not in told, f"the home knew better: {one}"
+            elif one.gateway != SILENT_FOR_GOOD[0] and not one.way.startswith("never seen"):
+                assert "told" in told, f"the home itself said nothing: {one}"
             row["told again"] += handed["escalations"]
             longest_s[one.gateway] = max(
                 longest_s[one.gateway], handed["acknowledged_unix_s"] - handed["created_unix_s"]
@@ -416,7 +464,7 @@ def test_in_a_month_of_nights_no_agreed_check_ends_with_nobody_knowing(tmp_path:
         "and nothing was handed over without cause"
     )
 
-    columns = ("agreed", "checked", "refused with reason", "handed over", "told again")
+    columns = ("agreed", "checked", "refused with reason", "handed over", "told by the home", "told again")
     print(
         "\n"
         + "home".ljust(12)
