@@ -4,6 +4,7 @@
 // device signature and its one fingerprint are verified before the browser gets to see the answer; only then anything
 // plays. Whatever goes wrong afterwards ends in `end()`: stream gone, picture black.
 
+import {EyeClock} from "./age.js";
 import {command, RefusedError} from "./api.js";
 import {sign} from "./jws.js";
 import {readWord} from "./picture.js";
@@ -12,6 +13,7 @@ const GATHER_MS = 300;
 const RELAY_GATHER_MS = 4000;
 const MAX_CANDIDATES = 16;
 const STALE_MS = 2000;
+const CLOCK_EVERY_MS = 1000;
 
 /** The one distinct sha-256 fingerprint of an SDP, or null. Chromium would use any other that it found. */
 export function onlyFingerprint(sdp) {
@@ -77,11 +79,12 @@ function gathered(connection, needsRelay) {
 
 export class Check {
   /**
-   * `on` has {sealed(fingerprint), live(), stale(isStale), view(signal), time(leftS, maxS), ended(error|null)}; `ended`
-   * comes once, whatever ends it. `operator` is {key, grant}.
+   * `on` has {sealed(fingerprint), live(), stale(isStale), view(signal), form(isStills), age(ms|null), time(leftS, maxS),
+   * ended(error|null)}; `ended` comes once, whatever ends it. `operator` is {key, grant}. `still` is the canvas that
+   * stills are drawn on; it is shown instead of the video while it is the picture.
    */
-  constructor({operator, home, config, video, on}) {
-    Object.assign(this, {operator, home, config, video, on});
+  constructor({operator, home, config, video, still, on}) {
+    Object.assign(this, {operator, home, config, video, still, on});
     this.id = null;
     this.isLive = false;
     this.isOver = false;
@@ -89,6 +92,10 @@ export class Check {
     this.counter = 0;
     this.timers = [];
     this.lastFrameMs = 0;
+    this.lastCaptureUs = null; // of the picture in front
+    this.eyeClock = new EyeClock();
+    this.isStills = false;
+    this.announced = null; // the `still` word whose picture comes next
     this.unread = 0;
     this.pendingLease = Promise.resolve();
   }
@@ -135,8 +142,11 @@ export class Check {
     this.connection = connection;
     h264Only(connection.addTransceiver("video", {direction: "recvonly"}));
     this.channel = connection.createDataChannel("check", {ordered: true});
+    this.channel.binaryType = "arraybuffer";
     this.channel.onopen = () => {
       this.renewLease();
+      this.#askClock();
+      this.timers.push(setInterval(() => this.#askClock(), CLOCK_EVERY_MS));
       this.timers.push(setInterval(() => this.renewLease(), this.leaseEveryMs ?? 5000));
     };
     this.channel.onclose = () => this.#lost();
@@ -195,32 +205,53 @@ export class Check {
   }
 
   #watchFrames(startedMs) {
-    const seen = () => {
+    this.startedMs = startedMs;
+    const seen = (_now, frame) => {
       if (this.isOver) return;
-      this.lastFrameMs = performance.now();
-      if (window.tillsyn.firstFrameMs === null) {
-        window.tillsyn.firstFrameMs = this.lastFrameMs - startedMs;
-        this.isLive = true;
-        this.on.live();
-      }
-      window.tillsyn.frames += 1;
-      this.#judgeAge();
+      // While stills are the picture, video may be tried behind it; its frames are not what is looked at.
+      if (!this.isStills || this.still.hidden) this.#shown(this.eyeClock.capturedUs(frame.rtpTimestamp));
+      if (!this.isStills) this.still.hidden = true;
       this.video.requestVideoFrameCallback(seen);
     };
     this.video.requestVideoFrameCallback(seen);
     this.timers.push(setInterval(() => this.#judgeAge(), 250));
   }
 
+  /** A picture is in front, video or still, captured then as far as is known. */
+  #shown(captureUs) {
+    this.lastFrameMs = performance.now();
+    this.lastCaptureUs = captureUs;
+    if (window.tillsyn.firstFrameMs === null) {
+      window.tillsyn.firstFrameMs = this.lastFrameMs - this.startedMs;
+      this.isLive = true;
+      this.on.live();
+    }
+    window.tillsyn.frames += 1;
+    this.#judgeAge();
+  }
+
   #judgeAge() {
     // An old picture looks like a calm one: that is the one thing it must not be taken for.
-    const isStale = !this.isLive || performance.now() - this.lastFrameMs > STALE_MS;
+    const nowMs = performance.now();
+    const ageMs = this.isLive ? this.eyeClock.ageMs(this.lastCaptureUs, nowMs) : null;
+    const isStale = !this.isLive || Math.max(ageMs ?? 0, nowMs - this.lastFrameMs) > STALE_MS;
+    this.on.age(ageMs);
     if (isStale !== this.isStale) {
       this.isStale = isStale;
       this.on.stale(isStale);
     }
   }
 
+  #askClock() {
+    if (this.isOver || this.channel.readyState !== "open") return;
+    this.channel.send(JSON.stringify({kind: "ask-clock", asked: this.eyeClock.ask(performance.now())}));
+  }
+
   #hear(data) {
+    if (data instanceof ArrayBuffer) {
+      void this.#drawStill(data);
+      return;
+    }
     const word = readWord(data);
     // No word of ours: nothing hangs on it, but whoever looks for a fault wants to know.
     if (word === null) {
@@ -231,7 +262,42 @@ export class Check {
       case "view":
         this.on.view(word.signal);
         break;
+      case "clock":
+        this.eyeClock.hear(word, performance.now());
+        break;
+      case "form":
+        this.isStills = word.form === "stills";
+        this.on.form(this.isStills);
+        break;
+      case "still":
+        this.announced = word;
+        break;
     }
+  }
+
+  /** Draw the JPEG that was announced, and say so: the home sends the next one then. */
+  async #drawStill(data) {
+    const word = this.announced;
+    this.announced = null;
+    if (word === null || data.byteLength !== word.size_bytes) {
+      this.unread += 1;
+      return;
+    }
+    let picture;
+    try {
+      picture = await createImageBitmap(new Blob([data], {type: "image/jpeg"}));
+    } catch {
+      this.unread += 1; // not a picture; the one before grows old, and is covered
+      return;
+    }
+    if (this.isOver || this.startedMs === undefined) return;
+    if (this.isStills) {
+      Object.assign(this.still, {width: picture.width, height: picture.height, hidden: false});
+      this.still.getContext("2d").drawImage(picture, 0, 0);
+      this.#shown(word.t_us);
+    }
+    picture.close();
+    if (this.channel.readyState === "open") this.channel.send(JSON.stringify({kind: "still-shown", number: word.number}));
   }
 
   #lost() {
@@ -247,6 +313,8 @@ export class Check {
     this.video.srcObject?.getTracks().forEach((track) => track.stop());
     this.video.srcObject = null;
     this.video.load();
+    // A canvas keeps its pixels; this one must not keep somebody's bedroom.
+    Object.assign(this.still, {hidden: true, width: 1, height: 1});
     if (this.connection) {
       this.connection.onconnectionstatechange = null;
       this.connection.close();

@@ -212,6 +212,7 @@ export async function start() {
     home,
     config: desk.config,
     video: byId("video"),
+    still: byId("still"),
     on: {
       sealed: (fingerprint) => {
         byId("fingerprint").textContent = t(
@@ -226,6 +227,8 @@ export async function start() {
       },
       stale: showCover,
       view: (signal) => { byId("view-signal").textContent = view(signal.view); },
+      form: showForm,
+      age: showAge,
       time: showTime,
       ended: (error) => checkEnded(check, error),
     },
@@ -234,6 +237,15 @@ export async function start() {
   desk.isStarting = false;
   showHome();
   await check.start({due, challenge});
+}
+
+/** In which form the picture comes: words only where it is not video. */
+function showForm(isStills) {
+  setText(byId("form"), isStills ? t("Still pictures, about one a second: the line to the home is too slow for video.") : "");
+}
+
+function showAge(ms) {
+  setText(byId("age"), ms === null ? "" : t("Picture {age} s old", {age: (ms / 1000).toFixed(1)}));
 }
 
 function showTime(leftS, maxS) {
@@ -254,6 +266,8 @@ function checkEnded(check, error) {
   desk.isSending = false;
   byId("fingerprint").textContent = "";
   byId("view-signal").textContent = "";
+  showForm(false);
+  showAge(null);
   if (error) complain(error);
   // After a forged answer its warning stays; otherwise the home's word on the end replaces what is said here.
   if (check.id !== null && error?.code !== "answer-fingerprint") {

@@ -13,7 +13,11 @@ const exactly = (fields) => (value) => isObject(value)
   && Object.keys(value).length === Object.keys(fields).length
   && Object.entries(fields).every(([name, fits]) => Object.hasOwn(value, name) && fits(value[name]));
 
+const orNull = (fits) => (value) => value === null || fits(value);
+
 const captureUs = whole(Number.MAX_SAFE_INTEGER);
+const number = whole(2 ** 32 - 1);
+export const MAX_STILL_BYTES = 32 * 1024;
 
 const WORDS = {
   view: exactly({
@@ -28,6 +32,14 @@ const WORDS = {
       aim: oneOf("measured", "commanded"),
     }),
   }),
+  form: exactly({kind: oneOf("form"), form: oneOf("video", "stills")}),
+  still: exactly({
+    kind: oneOf("still"),
+    number,
+    t_us: captureUs,
+    size_bytes: (value) => whole(MAX_STILL_BYTES)(value) && value > 0,
+  }),
+  clock: exactly({kind: oneOf("clock"), asked: number, now_us: captureUs, rtp: orNull(number), rtp_us: orNull(captureUs)}),
 };
 
 /** The word in a text message of the data channel, or null when it is none. */

@@ -234,6 +234,23 @@ class Peer:
             return False
         return True
 
+    def show(self, word: bytes, picture: bytes) -> bool:
+        """Send a word and the binary message that it announces; whether both are on their way. Never waits.
+
+        Drop rule: while anything waits in the channel, nothing is sent.
+        """
+        channel = self._channel
+        if channel is None or channel.readyState != "open" or channel.bufferedAmount > 0:
+            self.unsaid += 1
+            return False
+        try:
+            channel.send(word.decode())
+            channel.send(picture)
+        except ValueError:
+            self.unsaid += 1
+            return False
+        return True
+
     async def close(self) -> None:
         """End the picture; bounded, idempotent."""
         with contextlib.suppress(TimeoutError, ConnectionError):

@@ -41,8 +41,8 @@ TRIAL_S: Final = 3.0
 TRIALS_EVERY_S: Final = 5.0
 TRIALS_SELDOM_S: Final = 60.0
 QUICK_STILLS: Final = 2
-QUICK_STILL_S: Final = 0.35
-"""10 kB in this time, beside two round trips, is a line of more than 200 kbit/s."""
+QUICK_STILL_BPS: Final = 220_000
+"""What a still's bytes and time must show before video is tried again."""
 PACE: Final = 1.5
 """A picture leaves in two thirds of the time that its bytes would take on average: smooth, and not late."""
 ENCODER_SHARE: Final = 0.9
@@ -90,6 +90,7 @@ class Reported:
 class StillSeen:
     """The page has shown a still, this long after it was handed to the data channel."""
 
+    size_bytes: int
     took_s: float
 
 
@@ -181,8 +182,10 @@ def step(control: Control, event: Event, *, now_s: float) -> Control:
             return replace(control, remb_bps=float(max(LEAST_BPS, bps)), heard_s=now_s)
         case Reported():
             return _report(control, event, now_s)
-        case StillSeen(took_s):
-            is_quick = took_s <= QUICK_STILL_S + 2.0 * (control.shortest_s or 0.0)
+        case StillSeen(size_bytes, took_s):
+            # Two round trips belong to the data channel's own beginning and to the page's answer.
+            on_line_s = max(0.01, took_s - 2.0 * (control.shortest_s or 0.0))
+            is_quick = size_bytes * 8.0 / on_line_s >= QUICK_STILL_BPS
             return replace(control, quick_stills=control.quick_stills + 1 if is_quick else 0)
         case Tick(queue_s):
             ticked = replace(control, queue_s=queue_s)

@@ -25,6 +25,7 @@ from gateway.edge.service_systemd import demand_isolation, feed_watchdog, harden
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError
 from gateway.rate import Control, Limits
+from gateway.services.showing import Showing
 
 LOG = logging.getLogger("tillsyn.eye")
 
@@ -32,6 +33,8 @@ PERMIT_LIFE_S: Final = 3.0
 UNUSED_LIFE_S: Final = 60.0
 """Longer than any nonce lives: an eye that nobody uses ends even if the guard forgets it."""
 MAX_MESSAGES_PER_S: Final = 20
+LEAST_LARGE_PX: Final = 960
+"""A picture that is narrower has no smaller size: half of it would show nobody."""
 FIXED_LIMITS: Final = Limits(start_bps=4_000_000, most_bps=8_000_000, fixed=True)
 """A film that is sent as it is. Where the line is slower, its pictures are skipped up to the next key picture."""
 
@@ -54,7 +57,7 @@ class Eye:
     _messages_left: int = MAX_MESSAGES_PER_S
     _started: bool = False
     _showing: bool = False
-    _asked_bps: int = 0
+    _picture: Showing | None = None
 
     async def run(self) -> None:
         """Serve until the check ends. Leaves the sensor closed, whatever happens."""
@@ -65,9 +68,10 @@ class Eye:
             on_first=lambda: self._say(frame.FirstFrameOut(boottime_s())),
             on_message=self._from_operator,
             on_lost=self._lost,
-            limits=Limits(most_bps=self.config.bit_rate_bps),
+            limits=Limits(most_bps=self.config.bit_rate_bps, large=self.config.width_px >= LEAST_LARGE_PX),
             on_control=self._follow,
         )
+        self._picture = Showing(self.camera, self._peer)
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -88,7 +92,7 @@ class Eye:
             await self.camera.close()
             if self._peer is not None:
                 await self._peer.close()
-            self._say(frame.Stopped(0 if self._peer is None else self._peer.taken))
+            self._say(frame.Stopped(0 if self._picture is None else self._picture.frames))
 
     async def _obey(self) -> None:
         while True:
@@ -122,7 +126,8 @@ class Eye:
 
     async def _pump(self, peer: Peer, *, softened: bool) -> None:
         """Sensor to track. Units before the mount's arrival and before the path is up are dropped, unseen."""
-        self._follow(peer.sender.control)
+        assert self._picture is not None
+        self._picture.follow(peer.sender.control)
         await self.camera.open(softened=softened)
         if not self.camera.adapts:
             peer.sender.set_limits(FIXED_LIMITS)
@@ -130,7 +135,7 @@ class Eye:
             unit = await self.camera.read()
             # The track begins with a key frame; until `_release` has asked for one, units end here.
             if self._showing:
-                peer.push(unit)
+                self._picture.take(unit)
 
     async def _release(self, peer: Peer) -> None:
         await self._released.wait()
@@ -151,18 +156,18 @@ class Eye:
                 raise _EndError
             if not self._started and now_s - born_s > UNUSED_LIFE_S:
                 raise _EndError
-            self.channel.send(frame.EyeBeat(0 if self._peer is None else self._peer.taken))
+            self.channel.send(frame.EyeBeat(0 if self._picture is None else self._picture.frames))
 
     def _from_operator(self, untrusted: bytes) -> None:
-        if self._messages_left > 0:
-            self._messages_left -= 1
+        if self._messages_left <= 0:
+            return
+        self._messages_left -= 1
+        if self._picture is None or not self._picture.hear(untrusted):
             self._say(frame.FromOperator(untrusted))
 
     def _follow(self, control: Control) -> None:
-        """Ask the camera for what the line carries."""
-        if control.encoder_bps != self._asked_bps:
-            self._asked_bps = control.encoder_bps
-            self.camera.set_bit_rate_bps(control.encoder_bps)
+        if self._picture is not None:
+            self._picture.follow(control)
 
     def _lost(self) -> None:
         self._say(frame.EyeFault("path-lost"))

@@ -12,6 +12,12 @@ WORDS: list[picture.PictureWord] = [
     picture.ViewWord(A_SIGNAL),
     picture.ViewWord(picture.ViewSignal(0, picture.View.CLEAR, 0.0, 0.0, 0.0, 0.0, picture.Aim.COMMANDED)),
     picture.ViewWord(picture.ViewSignal(2**53 - 1, picture.View.MISAIMED, 1.0, 1.0, 1.0, 1.0, picture.Aim.MEASURED)),
+    picture.FormWord(picture.Form.STILLS),
+    picture.FormWord(picture.Form.VIDEO),
+    picture.StillWord(0, 0, 1),
+    picture.StillWord(2**32 - 1, 2**53 - 1, picture.MAX_STILL_BYTES),
+    picture.ClockWord(1, 1_234_567_890, None, None),
+    picture.ClockWord(0, 2**53 - 1, 2**32 - 1, 0),
 ]
 """At least one of each kind; a new kind adds its own."""
 
@@ -59,5 +65,11 @@ NO_WORDS: dict[str, str] = {
     "time before boot": _altered(t_us=-1),
     "time in parts": _altered(t_us=1.5),
     "time beyond what is exact": _altered(t_us=2**53),
+    "unknown form": '{"kind":"form","form":"film"}',
+    "a still of nothing": '{"kind":"still","number":1,"t_us":1,"size_bytes":0}',
+    "a still that is too large": f'{{"kind":"still","number":1,"t_us":1,"size_bytes":{picture.MAX_STILL_BYTES + 1}}}',
+    "a clock without its capture": '{"kind":"clock","asked":1,"now_us":1}',
+    "a clock beyond 32 bits": '{"kind":"clock","asked":1,"now_us":1,"rtp":4294967296,"rtp_us":1}',
+    "a word of the page": '{"kind":"ask-clock","asked":1}',
     "too long": picture.encode(WORDS[0]).decode() + " " * picture.MAX_WORD_BYTES,
 }

@@ -30,6 +30,30 @@ def test_what_is_no_word_is_refused(name):
         picture.decode(NO_WORDS[name].encode())
 
 
+@pytest.mark.parametrize("word", [picture.AskClock(0), picture.AskClock(2**32 - 1), picture.StillShown(7)])
+def test_the_page_asks_and_acknowledges(word):
+    assert picture.decode_page(picture.encode(word)) == word
+
+
+@pytest.mark.parametrize(
+    "untrusted",
+    [
+        b"",
+        b"{",
+        b'{"kind":"ask-clock"}',
+        b'{"kind":"ask-clock","asked":-1}',
+        b'{"kind":"ask-clock","asked":4294967296}',
+        b'{"kind":"ask-clock","asked":1,"asked":1}',
+        b'{"kind":"still-shown","number":1,"why":"x"}',
+        b'{"kind":"form","form":"video"}',
+        b'{"kind":"ask-clock","asked":' + b"1" * picture.MAX_WORD_BYTES + b"}",
+    ],
+)
+def test_what_is_no_word_of_the_page_is_refused(untrusted):
+    with pytest.raises(RefusedError):
+        picture.decode_page(untrusted)
+
+
 def test_a_word_that_is_too_long_is_not_said():
     class Long(picture.PictureWord, frozen=True, tag="long"):
         text: str

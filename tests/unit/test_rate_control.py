@@ -112,9 +112,9 @@ def test_a_low_estimate_with_strain_becomes_stills_after_a_moment():
 
 def test_a_still_that_is_seen_late_starts_no_trial_and_quick_ones_do():
     control = after(begun(), (100.5, Reported(0.0, 0.05)), *strained(4))
-    late = after(control, *((110.0 + second, StillSeen(0.9)) for second in range(20)), (140.0, Tick()))
+    late = after(control, *((110.0 + second, StillSeen(9_000, 0.9)) for second in range(20)), (140.0, Tick()))
     assert late.mode is Mode.STILLS
-    quick = after(control, (110.0, StillSeen(0.2)), (111.0, StillSeen(0.2)), (111.1, Tick()))
+    quick = after(control, (110.0, StillSeen(9_000, 0.2)), (111.0, StillSeen(9_000, 0.2)), (111.1, Tick()))
     assert quick.mode is Mode.TRIAL
     assert quick.sends_video
     assert quick.sends_stills, "what was seen stays until the video is"
@@ -122,7 +122,7 @@ def test_a_still_that_is_seen_late_starts_no_trial_and_quick_ones_do():
 
 def test_a_trial_without_strain_brings_the_video_back():
     control = after(begun(), (100.5, Reported(0.0, 0.05)), *strained(4))
-    control = after(control, (110.0, StillSeen(0.2)), (111.0, StillSeen(0.2)), (111.1, Tick()))
+    control = after(control, (110.0, StillSeen(9_000, 0.2)), (111.0, StillSeen(9_000, 0.2)), (111.1, Tick()))
     for quarter in range(14):
         at_s = 111.25 + quarter / 4
         control = after(control, (at_s, Reported(0.0, 0.05)), (at_s, Estimated(120_000)), (at_s, Tick()))
@@ -135,7 +135,7 @@ def test_trials_that_fail_come_ever_more_seldom():
     now_s = 110.0
     for _ in range(6):
         while control.mode is not Mode.TRIAL:
-            control = after(control, (now_s, StillSeen(0.1)), (now_s, Tick()))
+            control = after(control, (now_s, StillSeen(9_000, 0.1)), (now_s, Tick()))
             now_s += 0.25
         control = after(control, (now_s, Reported(0.4, 0.9)), (now_s, Tick()))
         assert control.mode is Mode.STILLS
@@ -183,7 +183,7 @@ def test_a_film_that_is_passed_through_keeps_its_size():
 EVENTS = st.one_of(
     st.builds(Estimated, st.integers(0, 20_000_000)),
     st.builds(Reported, st.floats(0.0, 1.0), st.none() | st.floats(0.0, 5.0)),
-    st.builds(StillSeen, st.floats(0.0, 10.0)),
+    st.builds(StillSeen, st.integers(1, 32_000), st.floats(0.0, 10.0)),
     st.builds(Tick, st.floats(0.0, 5.0)),
 )
 
@@ -250,7 +250,7 @@ def play(line: Line, seconds: int, control: Control | None = None, *, start_s: f
         control = after(control, (now_s + 0.9, report), (now_s + 0.9, remb))
         if control.sends_stills:
             took_s = line.trip_s + delay_s + 80_000.0 / line.cap_bps
-            control = step(control, StillSeen(took_s), now_s=now_s + 0.9)
+            control = step(control, StillSeen(10_000, took_s), now_s=now_s + 0.9)
         for quarter in range(4):
             control = step(control, Tick(), now_s=now_s + 0.92 + quarter / 50)
         sent.append(video_bps + still_bps)
