@@ -4,6 +4,7 @@ PYTHON ?= python3
 CAMERA ?= room
 FUZZ_S ?= 60
 N ?= 50
+ONLY ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
@@ -16,7 +17,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench fuzz mutations power-cut lock apt apt-test clean
+.PHONY: help setup check fix demo demo-once test bench fuzz mutations power-cut net-lab lock apt apt-test clean
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -73,6 +74,9 @@ fuzz: $(STAMP) ## hostile bytes at every door for FUZZ_S seconds (default 60)
 power-cut: $(STAMP) ## cut the power of a small guest N times under a ledger that is being written (root; slow)
 	tests/power_cut/setup.sh >&2
 	$(BIN)/python tests/power_cut --cuts $(N) --prove
+
+net-lab: setup apt-test ## a check through each network in namespaces, a table (root; ONLY=plain,udp-blocked)
+	$(BIN)/python -m tests.net_lab --only "$(ONLY)"
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations

@@ -14,7 +14,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Final, cast
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -32,6 +31,8 @@ from centre.config import MAX_GRANT_HOMES
 from centre.est import Desk, enrolment_routes
 from centre.exchange import NoAnswerError
 from centre.login import LoginPort, TokenLogin
+from centre.relay import ice_servers
+from centre.relay_api import relay_endpoint
 from centre.session import COOKIE, SESSION_LIFE_S, RateLimit, Session, log_in, session_of
 from centre.state import CentreState, Home
 from centre.store import AskedOpening, SentAgreement
@@ -126,6 +127,7 @@ def make_app(state: CentreState, desk: Desk | None = None) -> Starlette:
         route("/api/v1/grants", _grant, "POST"),
         route("/api/v1/homes", _homes),
         route("/api/v1/homes/{gateway}/commands", commands, "POST"),
+        route("/api/v1/homes/{gateway}/relay", relay_endpoint, "POST"),
         route("/api/v1/homes/{gateway}/ledger", _ledger),
         route("/api/v1/homes/{gateway}/checkpoint", _checkpoint),
         route("/api/v1/handovers", handover.handovers),
@@ -175,16 +177,12 @@ async def _log_out(state: CentreState, session: Session, _request: Request) -> R
 
 
 async def _config(state: CentreState, session: Session, _request: Request) -> Response:
-    servers = [
-        {name: value for name, value in msgspec.structs.asdict(server).items() if value is not None}
-        for server in state.ice.servers
-    ]
     return answer(
         {
             "who": session.account.who,
             "roles": session.account.roles,
             "ice_policy": state.ice.policy,
-            "ice_servers": servers,
+            "ice_servers": ice_servers(state.ice, None),
             "lease_every_s": LEASE_EVERY_S,
             "now_unix_s": state.clock(),
             "witness": None if state.cosigner is None else str(state.cosigner.public),
@@ -280,6 +278,7 @@ def _home_facts(home: Home, known: dict[str, Any]) -> dict[str, Any]:
         "audience": audience(home.gateway, home.install_epoch),
         "device_jwk": home.device_key.jwk(),
         "online": known["online"],
+        "tunnel": known["tunnel"],
         "heard_unix_s": known["heard_unix_s"],
         "sw": known["sw"],
         "clock": clock,

@@ -92,6 +92,10 @@ class IceConfig(_Section, frozen=True):
 
     policy: Literal["all", "relay"]
     servers: list[IceServerConfig]
+    relay_secret_path: Path | None = None
+    """The secret shared with coturn. With it, each check gets credentials of its own for all of `servers`."""
+    relay_life_s: Annotated[int, Meta(ge=60, le=3600)] = 600
+    """How long they are good: longer than any check and the challenge before it."""
 
 
 class BrokerForHomesConfig(_Section, frozen=True):

@@ -80,6 +80,10 @@ class Exchange:
             expiry_s=COMMAND_EXPIRY_S,
         )
 
+    def tell(self, name: str, payload: bytes, *, expiry_s: int) -> None:
+        """Publish what nobody waits for; lost when the broker is away."""
+        self._broker.publish(name, payload, expiry_s=expiry_s).add_done_callback(lambda done: done.exception())
+
     def resolve(self, gateway: str, *, correlation: bytes, jti: str, reply: bytes) -> None:
         """Hand a verified reply to whoever waits for it; correlation, home and `re` must all fit."""
         waiting = self._waiting.get(correlation)

@@ -64,6 +64,7 @@ _log = logging.getLogger(__name__)
 
 class _StatusFact(msgspec.Struct, frozen=True):
     online: bool
+    tunnel: Word | None = None
 
 
 class _LedgerBody(msgspec.Struct, frozen=True):
@@ -189,7 +190,7 @@ class Intake:
                 await self._take_ledger(home, incoming.payload)
             case Branch.SIGNAL | Branch.LOG:
                 pass  # signals reach the page on the data channel; logs are the fleet view's, which is not built yet
-            case Branch.COMMAND | Branch.TIME:
+            case Branch.COMMAND | Branch.TIME | Branch.RELAY:
                 raise RefusedError(RefusalCode.MALFORMED, "a branch that only we write")
 
     async def _take_reply(self, home: Home, incoming: Incoming) -> None:
@@ -291,7 +292,7 @@ class Intake:
 
     async def _take_status(self, home: Home, payload: bytes) -> None:
         status = _parse_status(payload)
-        await asyncio.to_thread(self._state.store.set_online, home.gateway, online=status.online)
+        await asyncio.to_thread(self._state.store.set_online, home.gateway, online=status.online, tunnel=status.tunnel)
         self._state.events.send("home", {"gateway": home.gateway})
 
     def _take_ask(self, home: Home, payload: bytes) -> None:

@@ -19,6 +19,7 @@ from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
     RTCIceServer,
+    RTCIceTransportPolicy,
     RTCPeerConnection,
     RTCRtpReceiver,
     RTCSessionDescription,
@@ -87,6 +88,7 @@ class Operator:
         )
         self._grant = b""
         self._config: dict[str, Any] = {}
+        self._ice_servers: list[dict[str, Any]] = []
         self._pc: RTCPeerConnection | None = None
         self._channel: RTCDataChannel | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,6 +147,8 @@ class Operator:
 
     async def challenge(self, home: dict[str, Any]) -> Challenged:
         jti = new_jti()
+        given = await self._json(await self._http.post(f"/api/v1/homes/{home['gateway']}/relay", json={}))
+        self._ice_servers = given["ice_servers"]
         reply = await self.send(home, Challenge(home["audience"], jti))
         return self._expect(reply, home, Challenged, jti)
 
@@ -203,8 +207,9 @@ class Operator:
             await pc.close()
 
     async def _offer(self) -> str:
-        servers = [RTCIceServer(**server) for server in self._config["ice_servers"]]
-        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        servers = [RTCIceServer(**server) for server in self._ice_servers]
+        policy = RTCIceTransportPolicy(self._config["ice_policy"])
+        self._pc = RTCPeerConnection(RTCConfiguration(iceServers=servers, iceTransportPolicy=policy))
         transceiver = self._pc.addTransceiver("video", direction="recvonly")
         capabilities = RTCRtpReceiver.getCapabilities("video")
         assert capabilities is not None

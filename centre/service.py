@@ -23,6 +23,7 @@ from centre.exchange import Exchange
 from centre.intake import SUBSCRIPTIONS, Intake
 from centre.missed import keep_looking, keep_reconciling
 from centre.port import BrokerPort
+from centre.relay import read_relay
 from centre.state import Account, CentreState, Home
 from centre.store import Store
 from centre.witness import read_cosigner, read_ledger_key
@@ -71,6 +72,7 @@ def make_state(
         exchange=Exchange(broker),
         clock=clock,
         cosigner=cosigner,
+        relay=read_relay(config.ice),
     )
 
 

@@ -9,6 +9,7 @@ from typing import cast
 from centre.config import IceConfig
 from centre.event_stream import EventStream
 from centre.exchange import Exchange
+from centre.relay import Relay
 from centre.store import Store
 from centre.witness import Cosigner, Log, Witness
 from gateway.ledger import VerifierKey
@@ -54,6 +55,8 @@ class CentreState:
     events: EventStream = field(default_factory=EventStream)
     cosigner: Cosigner | None = None
     """None: checkpoints are checked and not cosigned."""
+    relay: Relay | None = None
+    """None: the relay's credentials stand in the configuration, or there is no relay."""
 
     @property
     def witness(self) -> Witness:

@@ -26,7 +26,8 @@ from gateway.ledger import NoteSigner
 from gateway.protocol.envelope import sign
 from gateway.protocol.key import SigningKey, b64url_encode
 from gateway.protocol.message import AgreementPut, Confirmation, Grant, Message, Role, TrustPut, audience
-from provisioning.authority import broker_config
+from gateway.protocol.tunnel_key import new_private_key, public_key
+from provisioning.authority import broker_config, relay_config, tunnel_config
 from provisioning.authority.secret_file import write_secret
 from provisioning.authority.x509 import CertificateAuthority
 
@@ -34,6 +35,25 @@ ADDRESS: Final = "127.0.0.1"
 OPERATOR: Final = "op-demo"
 PLANNER: Final = "pl-demo"
 LINE: Final = "night-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the parts are when they are on networks of their own, with a tunnel between home and centre."""
+
+    tunnel_interface: str
+    tunnel_network: str
+    """The homes' part of it."""
+    tunnel_home: str
+    tunnel_broker: str
+    tunnel_relay: str
+    public_broker: str
+    """WireGuard's endpoint too; the broker listens on port 443 there."""
+    public_relay: str
+    console_origin: str
+    endpoint_port: int = 51820
+    tls_port: int = 443
+    relay_port: int = 3478
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +71,16 @@ class BenchHome:
     issuing: SigningKey
     planner: SigningKey
     authority: CertificateAuthority
+    places: Places | None = None
+
+    @property
+    def endpoint_config(self) -> Path:
+        """WireGuard's at the centre, for `wg setconf`."""
+        return self.directory / "endpoint" / "wg.conf"
+
+    @property
+    def relay_config(self) -> Path:
+        return self.directory / "relay" / "turnserver.conf"
 
     @property
     def world(self) -> Path:
@@ -166,6 +196,7 @@ def make(
     broker_port: int | None = None,
     gateway: str = "gw-demo",
     ice_address: str = ADDRESS,
+    places: Places | None = None,
 ) -> BenchHome:
     """Make everything below `directory` (new or empty). Raises OSError, and FileExistsError when it was used before."""
     directory = directory.absolute()
@@ -188,7 +219,11 @@ def make(
     for folder, name, servers in (
         (home_dir, gateway, ()),
         (centre_dir, broker_config.CENTRE, ()),
-        (broker_dir, "broker", ("localhost", ADDRESS)),
+        (
+            broker_dir,
+            "broker",
+            ("localhost", ADDRESS, *(() if places is None else (places.tunnel_broker, places.public_broker))),
+        ),
     ):
         identity = authority.issue(name, server_names=servers)
         (folder / "cert.pem").write_bytes(identity.certificate)
@@ -216,7 +251,10 @@ def make(
         issuing,
         planner,
         authority,
+        places,
     )
+    if places is not None:
+        _write_tunnel(home, places)
     _write_broker(home, broker_dir)
     _write_home(home, home_dir, camera=camera, isolate=isolate, ice_address=ice_address)
     _write_centre(home, http_port, str(NoteSigner(f"tillsyn/{gateway}", ledger_key).verifier))
@@ -237,8 +275,9 @@ def _write_broker(home: BenchHome, folder: Path) -> None:
     user = getpass.getuser() if os.getuid() == 0 else "root"  # ignored by Mosquitto where it isn't root
     home.broker_config.write_text(
         broker_config.mosquitto_conf(
-            address=ADDRESS,
+            address=ADDRESS if home.places is None else home.places.tunnel_broker,
             port=home.broker_port,
+            also=() if home.places is None else ((home.places.public_broker, home.places.tls_port),),
             ca=folder / "ca.pem",
             certificate=folder / "cert.pem",
             key=folder / "key.pem",
@@ -267,6 +306,7 @@ def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ic
             "roots": str(folder / "roots.json"),
             "trust": str(folder / "trust.jws"),
             "lamp_brightness": 0.2,
+            **({} if home.places is None else {"tunnel_socket": str(run_dir / "tunnel.sock")}),
             "demand_isolation": isolate,
             "world": world,
             "mount": mount,
@@ -286,14 +326,14 @@ def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ic
         {
             "gateway": home.gateway,
             "guard_socket": str(run_dir / "guard.sock"),
-            "broker_host": ADDRESS,
+            "broker_host": ADDRESS if home.places is None else home.places.tunnel_broker,
             "broker_port": home.broker_port,
             "broker_name": "localhost",
             "ca": str(folder / "ca.pem"),
             "cert": str(folder / "cert.pem"),
             "key": str(folder / "key.pem"),
             "outbox": str(folder / "state" / "outbox.sqlite"),
-            "ice_addresses": [ice_address],
+            **({"ice_addresses": [ice_address]} if home.places is None else _way_out(home.places)),
         },
     )
     _write_toml(folder / "park.toml", {"world": world, "mount": mount})
@@ -306,8 +346,69 @@ def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ic
             "park": str(folder / "park.toml"),
             "run_dir": str(run_dir),
             "isolate": isolate,
+            **({} if home.places is None else {"tunnel": str(folder / "tunnel.toml")}),
         },
     )
+
+
+def _way_out(places: Places) -> dict[str, Any]:
+    return {
+        "tunnel_interface": places.tunnel_interface,
+        "fallback": {
+            "broker_host": places.public_broker,
+            "broker_port": places.tls_port,
+            "relay_host": places.public_relay,
+            "relay_port": places.tls_port,
+        },
+    }
+
+
+def _write_tunnel(home: BenchHome, places: Places) -> None:
+    """Both ends of the tunnel, and the relay that stands in it, as an authority and an enrolment would make them."""
+    folder, endpoint_dir, relay_dir = (home.directory / name for name in ("home", "endpoint", "relay"))
+    for each in (endpoint_dir, relay_dir):
+        each.mkdir(mode=0o700)
+    centre_key = new_private_key()
+    home_key = tunnel_config.enrol(
+        folder,
+        address=places.tunnel_home,
+        centre=[places.tunnel_broker, places.tunnel_relay],
+        centre_key=public_key(centre_key),
+        endpoint_host=places.public_broker,
+        endpoint_port=places.endpoint_port,
+    )
+    _write_toml(
+        folder / "tunnel.toml",
+        {
+            "interface": places.tunnel_interface,
+            "driver": "wg",
+            "tunnel_socket": str(folder / "run" / "tunnel.sock"),
+            "state_dir": str(folder / "tunnel"),
+            "settings": str(folder / tunnel_config.SETTINGS_FILE),
+            "key": str(folder / tunnel_config.KEY_FILE),
+        },
+    )
+    peers = tunnel_config.parse_peers(f"{home.gateway} {home_key} {places.tunnel_home}", network=places.tunnel_network)
+    conf = tunnel_config.endpoint_conf(centre_key, port=places.endpoint_port, peers=peers)
+    write_secret(home.endpoint_config, conf.encode())
+    identity = home.authority.issue("relay", server_names=(places.public_relay,))
+    (relay_dir / "cert.pem").write_bytes(identity.certificate)
+    write_secret(relay_dir / "key.pem", identity.key)
+    secret = secrets.token_urlsafe(32)
+    write_secret(home.directory / "centre" / "relay.secret", secret.encode())
+    conf = relay_config.turnserver_conf(
+        listen=places.public_relay,
+        relay=places.tunnel_relay,
+        homes=places.tunnel_network,
+        udp_port=places.relay_port,
+        tls_port=places.tls_port,
+        realm="tillsyn.bench",
+        secret=secret,
+        certificate=relay_dir / "cert.pem",
+        key=relay_dir / "key.pem",
+        user=None,
+    )
+    write_secret(home.relay_config, conf.encode())
 
 
 def _ed25519_pem(key: Ed25519PrivateKey) -> bytes:
@@ -326,9 +427,13 @@ def _write_centre(home: BenchHome, http_port: int, ledger_vkey: str) -> None:
             "database_path": "centre.sqlite",
             "issuing_key_path": "issuing.pem",
             "witness_key_path": "witness.pem",
-            "http": {"host": ADDRESS, "port": http_port},
-            "broker": {
+            "http": {
                 "host": ADDRESS,
+                "port": http_port,
+                **({} if home.places is None else {"public_origins": [home.places.console_origin]}),
+            },
+            "broker": {
+                "host": ADDRESS if home.places is None else home.places.tunnel_broker,
                 "port": home.broker_port,
                 "server_name": "localhost",
                 "client_id": broker_config.CENTRE,
@@ -349,9 +454,18 @@ def _write_centre(home: BenchHome, http_port: int, ledger_vkey: str) -> None:
                     "ledger_vkey": ledger_vkey,
                 }
             ],
-            "ice": {"policy": "all", "servers": []},
+            "ice": {"policy": "all", "servers": []} if home.places is None else _ice(home.places),
         },
     )
+
+
+def _ice(places: Places) -> dict[str, Any]:
+    turn = f"turn:{places.public_relay}:{places.relay_port}?transport="
+    return {
+        "policy": "relay",
+        "servers": [{"urls": [f"{turn}udp", f"{turn}tcp"]}],
+        "relay_secret_path": "relay.secret",
+    }
 
 
 def _write_toml(path: Path, table: dict[str, Any]) -> None:

@@ -56,27 +56,33 @@ class RunningBench:
         return pids
 
 
-async def start_broker(home: BenchHome) -> asyncio.subprocess.Process:
-    """Start Mosquitto for this bench; returns when it listens. Raises ConfigError when there is none."""
+async def start_broker(home: BenchHome, *, before: Sequence[str] = ()) -> asyncio.subprocess.Process:
+    """Start Mosquitto for this bench; returns when it listens. Raises ConfigError when there is none.
+
+    `before` are words before the command, as `ip netns exec` and a name; nobody waits for the listening then.
+    """
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise ConfigError("no mosquitto on this machine; `make setup` installs it (apt-get install mosquitto)")
     process = await asyncio.create_subprocess_exec(
-        program, "-c", str(home.broker_config), stdin=asyncio.subprocess.DEVNULL, stderr=_log(home, "broker")
+        *before, program, "-c", str(home.broker_config), stdin=asyncio.subprocess.DEVNULL, stderr=_log(home, "broker")
     )
     deadline_s = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline_s:
+    while not before and time.monotonic() < deadline_s:
         if process.returncode is not None:
             raise ConfigError(f"mosquitto ended with {process.returncode}: {_tail(home, 'broker')}")
         with contextlib.suppress(OSError), socket.create_connection((bench_home.ADDRESS, home.broker_port), 0.5):
             return process
         await asyncio.sleep(0.05)
+    if before:
+        return process
     raise ConfigError(f"mosquitto does not listen after {START_LIMIT_S:g} s: {_tail(home, 'broker')}")
 
 
-async def start_centre(home: BenchHome) -> tuple[asyncio.subprocess.Process, str]:
+async def start_centre(home: BenchHome, *, before: Sequence[str] = ()) -> tuple[asyncio.subprocess.Process, str]:
     """Start the centre; returns with its console's address."""
     process = await asyncio.create_subprocess_exec(
+        *before,
         *_tillsyn("centre", "--config", str(home.centre_config)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -93,9 +99,10 @@ async def start_centre(home: BenchHome) -> tuple[asyncio.subprocess.Process, str
     raise ConfigError(f"the centre did not start: {_tail(home, 'centre')}")
 
 
-async def start_home(home: BenchHome) -> asyncio.subprocess.Process:
+async def start_home(home: BenchHome, *, before: Sequence[str] = ()) -> asyncio.subprocess.Process:
     """Start the home's supervisor, which starts guard and link."""
     return await asyncio.create_subprocess_exec(
+        *before,
         *_tillsyn("--verbose", "home", "--config", str(home.home_config)),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=_log(home, "home"),

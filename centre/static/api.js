@@ -36,6 +36,9 @@ export const finishHandover = (id, outcome) => postJson(`/api/v1/handovers/${enc
 export const logOut = () => postJson("/logout", {});
 export const getGrant = (jwk) => postJson("/api/v1/grants", {jwk});
 
+/** The relay's servers with credentials for one check; the home gets its own at the same time. */
+export const getIceServers = async (gateway) => (await postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/relay`, {})).ice_servers;
+
 function postJson(path, value) {
   return ask(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(value)});
 }

@@ -1,6 +1,6 @@
 // One home: its agreed checks, the challenge that is fetched before it is needed, one check at a time, and the log.
 
-import {command, getLog, RefusedError} from "./api.js";
+import {command, getIceServers, getLog, RefusedError} from "./api.js";
 import {Check} from "./check.js";
 import {byId, complain, desk, fromTemplate, may, nowMs, nowUnixS, openHome, say, setText} from "./desk.js";
 import {chosenDue, dueOf, fillPill, noteText, whenText} from "./due.js";
@@ -13,7 +13,7 @@ const IDLE_LIMIT_S = 600;
 const LOG_ROWS = 30;
 
 Object.assign(desk, {
-  challenge: null, // {message, heardMs}
+  challenge: null, // {message, heardMs, iceServers}
   challengeError: null,
   challengeAskedMs: -Infinity,
   askingFor: null, // the home that a challenge is under way to; another home need not wait for a silent one
@@ -28,7 +28,7 @@ export function showHome() {
   if (!home) return;
   const note = noteText(home);
   const online = byId("home-online");
-  online.textContent = note || t("Connected");
+  online.textContent = note || (home.tunnel === "fallback" ? t("Connected without its tunnel (slower)") : t("Connected"));
   online.dataset.status = note ? "missed" : "done-not-now";
   showDue(home);
   const obstacle = startObstacle();
@@ -159,9 +159,12 @@ export async function fetchChallenge() {
   try {
     // Its life is counted from the asking, which is never later than the home's own count.
     const heardMs = nowMs();
-    const message = await command(desk.operator, home, "check.challenge", {}, "check.challenged");
+    const [message, iceServers] = await Promise.all([
+      command(desk.operator, home, "check.challenge", {}, "check.challenged"),
+      getIceServers(home.gateway),
+    ]);
     if (desk.gateway !== home.gateway) return;
-    desk.challenge = {message, heardMs};
+    desk.challenge = {message, heardMs, iceServers};
     desk.challengeError = null;
     Object.assign(openHome() ?? {}, {due: message.due, clock: message.clock, agreement: message.agreement, version: message.version});
   } catch (error) {
@@ -205,7 +208,7 @@ export async function start() {
     showHome();
     return;
   }
-  const challenge = desk.challenge.message;
+  const {message: challenge, iceServers} = desk.challenge;
   desk.challenge = null; // single use, whatever comes of it
   const check = new Check({
     operator: desk.operator,
@@ -236,7 +239,7 @@ export async function start() {
   desk.check = check;
   desk.isStarting = false;
   showHome();
-  await check.start({due, challenge});
+  await check.start({due, challenge, iceServers});
 }
 
 /** In which form the picture comes: words only where it is not video. */

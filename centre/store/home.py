@@ -11,7 +11,16 @@ import sqlalchemy as sa
 
 from centre.store.engine import Rows, with_check
 from centre.store.occasion import put_fact, put_in_force
-from centre.store.table import AGREEMENTS, HOMES, JUDGED, LEDGER_CHECKPOINTS, LEDGER_RECORDS, OCCASION_FACTS, OUTCOMES
+from centre.store.table import (
+    AGREEMENTS,
+    HOMES,
+    JUDGED,
+    LEDGER_CHECKPOINTS,
+    LEDGER_RECORDS,
+    OCCASION_FACTS,
+    OUTCOMES,
+    TUNNELS,
+)
 from gateway.protocol.message import Challenged, DueFact, Hello
 
 
@@ -32,9 +41,13 @@ class HomeRows(Rows):
                 if install_epoch > known["install_epoch"]:
                     _set_ledger_aside(connection, gateway, known["install_epoch"])
 
-    def set_online(self, gateway: str, *, online: bool) -> None:
+    def set_online(self, gateway: str, *, online: bool, tunnel: str | None = None) -> None:
+        """`tunnel` is the home's word for its way to us; None leaves what was known last."""
         with self._writing() as connection:
             connection.execute(sa.update(HOMES).where(HOMES.c.gateway == gateway).values(online=online))
+            if tunnel is not None:
+                connection.execute(sa.delete(TUNNELS).where(TUNNELS.c.gateway == gateway))
+                connection.execute(sa.insert(TUNNELS).values(gateway=gateway, word=tunnel))
 
     def take_hello(self, hello: Hello, *, now_unix_s: float) -> bool:
         """Enter what a home says of itself; False when it is older than what is known.
@@ -82,7 +95,9 @@ class HomeRows(Rows):
         """What is known of each home, with `due` and its five newest outcomes as `last`, newest first."""
         with self._reading() as connection:
             states = {row["gateway"]: dict(row) for row in connection.execute(sa.select(HOMES)).mappings()}
+            tunnels = {row.gateway: row.word for row in connection.execute(sa.select(TUNNELS))}
             for gateway, state in states.items():
+                state["tunnel"] = tunnels.get(gateway)
                 state["due"] = json.loads(state.pop("due_json"))
                 newest = (
                     sa.select(*(column for column in OUTCOMES.c if column.name not in ("number", "closed_jws")))

@@ -29,6 +29,13 @@ HOMES: Final = sa.Table(
     sa.Column("version", sa.BigInteger),
     sa.Column("due_json", sa.Text, nullable=False),
 )
+# A table of its own: an older database gets it by `create_all`, and a column it would not.
+TUNNELS: Final = sa.Table(
+    "tunnels",
+    METADATA,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("word", sa.String(40), nullable=False),
+)
 SESSIONS: Final = sa.Table(
     "sessions",
     METADATA,

@@ -60,6 +60,8 @@ class GuardConfig(Config, frozen=True):
     world: AbsolutePath | None = None
     """Directory of the simulated home when the driver is `bench`."""
     demand_cross_check: bool = False
+    tunnel_socket: AbsolutePath | None = None
+    """Of `tillsyn-tunnel`, for orders; None where there is no tunnel."""
     rtc: AbsolutePath | None = None
     """A battery-backed clock to compare the centre's time with, for example /sys/class/rtc/rtc0."""
 
@@ -82,6 +84,17 @@ class EyeConfig(Config, frozen=True):
     world: AbsolutePath | None = None
 
 
+class FallbackConfig(Config, frozen=True):
+    """How the centre is reached where the tunnel is not: both over TLS, as a rule on port 443."""
+
+    broker_host: str
+    """Name or address in the broker's certificate."""
+    broker_port: Annotated[int, Meta(ge=1, le=65535)]
+    relay_host: str
+    """Name or address in the relay's certificate, which our own CA issued."""
+    relay_port: Annotated[int, Meta(ge=1, le=65535)]
+
+
 class LinkConfig(Config, frozen=True):
     gateway: GatewayId
     guard_socket: AbsolutePath
@@ -93,8 +106,29 @@ class LinkConfig(Config, frozen=True):
     key: AbsolutePath
     outbox: AbsolutePath
     """The file that keeps what must reach the centre until the broker has it."""
-    ice_addresses: Annotated[list[str], Meta(min_length=1, max_length=4)]
-    """The addresses that may be offered to the operator: the tunnel's, and no other of the home."""
+    ice_addresses: Annotated[list[str], Meta(max_length=4)] = msgspec.field(default_factory=list)
+    """Addresses that may be offered to the operator, on a bench without a tunnel; no other of the home's is."""
+    tunnel_interface: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,14}\Z")] | None = None
+    """The tunnel's interface: its addresses are offered to the operator, and `broker_host` is reached through it."""
+    fallback: FallbackConfig | None = None
+    """Without it a home whose network lets no tunnel through stays away."""
+
+    def __post_init__(self) -> None:
+        if bool(self.ice_addresses) is (self.tunnel_interface is not None):
+            raise ValueError("give either ice_addresses or tunnel_interface")
+
+
+class TunnelConfig(Config, frozen=True):
+    interface: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,14}\Z")]
+    driver: Literal["wg", "networkmanager"]
+    """Who makes the interface: this service with WireGuard's tools, or NetworkManager when asked over D-Bus."""
+    tunnel_socket: AbsolutePath
+    """Where the guard's orders come in."""
+    state_dir: AbsolutePath
+    settings: AbsolutePath
+    """The enrolment's settings (`tunnel.json`); later ones stand in `state_dir`."""
+    key: AbsolutePath
+    """The enrolment's private key (`tunnel.key`, mode 0600)."""
 
 
 C = TypeVar("C", bound=Config)

@@ -11,6 +11,7 @@ from gateway.decision.gate import (
     RenewLease,
     TakeAgreement,
     TakeTrust,
+    TakeTunnel,
     Withdraw,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "RenewLease",
     "TakeAgreement",
     "TakeTrust",
+    "TakeTunnel",
     "Withdraw",
 ]

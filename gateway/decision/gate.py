@@ -57,6 +57,8 @@ from gateway.protocol.message import (
     Open,
     TimeStatement,
     TrustPut,
+    TunnelPut,
+    TunnelSettings,
     Verdict,
     VerdictGiven,
     audience,
@@ -162,7 +164,29 @@ class TakeTrust:
     stored: bytes
 
 
-Order = IssueChallenge | OpenCheck | RenewLease | GiveVerdict | CloseCheck | TakeAgreement | TakeTrust | Withdraw
+@dataclass(frozen=True, slots=True)
+class TakeTunnel:
+    """Persist it if it is new, and hand it to the tunnel's service; the one in force may be asked about again."""
+
+    re: str
+    who: str
+    role: str
+    settings: TunnelSettings
+    renew_key: bool
+    is_new: bool
+
+
+Order = (
+    IssueChallenge
+    | OpenCheck
+    | RenewLease
+    | GiveVerdict
+    | CloseCheck
+    | TakeAgreement
+    | TakeTrust
+    | TakeTunnel
+    | Withdraw
+)
 
 
 @dataclass(slots=True)
@@ -182,6 +206,8 @@ class Gate:
     """The check that runs; set and cleared by the guard."""
     version_floor: int = 0
     """The highest version of an agreement that was ever in force here, whether or not it can still be read."""
+    tunnel_version: int = 1
+    """The highest version of the tunnel that was ever ordered; 1 is the enrolment's."""
     withdrawn_unix_s: float | None = None
     """When the resident withdrew, at the latest; None where nobody did."""
     withdrawn_consents: frozenset[str] = frozenset()
@@ -247,6 +273,11 @@ class Gate:
             case AgreementPut(jti=jti, agreement=untrusted_agreement):
                 agreement = self._newer(parse_agreement(untrusted_agreement))
                 return TakeAgreement(jti, verified.who, verified.role, agreement, encode_agreement(agreement))
+            case TunnelPut(jti=jti, settings=settings, renew_key=renew_key):
+                if settings.version < self.tunnel_version:
+                    raise RefusedError(RefusalCode.STALE_VERSION, "tunnel")
+                is_new = settings.version > self.tunnel_version
+                return TakeTunnel(jti, verified.who, verified.role, settings, renew_key, is_new)
             case AgreementWithdraw(jti=jti):
                 return Withdraw(jti, verified.who, verified.role)
 

@@ -11,6 +11,7 @@ import asyncio
 import random
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 NO_MATCHING_SUBSCRIBERS = 0x10
 """PUBACK reason code. Source: MQTT 5.0 §3.4.2.1."""
 _QUEUE_LENGTH = 1024
+FALLBACK_AFTER_S = 2.5
+"""How long a first address gets for its TCP connection, and again for its TLS handshake, where there is a second one.
+Both broker and operator wait on this: a home whose UDP is blocked is to be back within 5 s."""
+_UP_LIMIT_S = 8.0
 _BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -57,7 +62,9 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class BrokerUp:
-    """Connected and subscribed."""
+    """Connected and subscribed; `by_fallback` when the first address could not be reached and the second one could."""
+
+    by_fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,10 @@ BrokerEvent = Incoming | BrokerUp | BrokerDown
 
 
 class Broker:
-    """One connection at a time, kept up for as long as `run` runs."""
+    """One connection at a time, kept up for as long as `run` runs.
+
+    With `fallback` there are two ways to the broker. Each connection is tried by the first one first.
+    """
 
     def __init__(
         self,
@@ -80,11 +90,13 @@ class Broker:
         keepalive_s: int = 30,
         session_expiry_s: int = 0,
         will: tuple[str, bytes] | None = None,
+        fallback: BrokerAddress | None = None,
     ) -> None:
         """`session_expiry_s` 0 means that nothing is queued for us while we are away. Raises ConfigError."""
         self.up = False
         self.dropped = 0
-        self._address = address
+        self._ways = (address,) if fallback is None else (address, fallback)
+        self._way = 0
         self._subscriptions = tuple(subscriptions)
         self._keepalive_s = keepalive_s
         self._session_expiry_s = session_expiry_s
@@ -94,7 +106,7 @@ class Broker:
         self._ended: asyncio.Event = asyncio.Event()
         self._client_id = client_id
         self._will = will
-        self._tls = _tls(address)
+        self._tls = tuple(_tls(each) for each in self._ways)
         self._client = self._make_client()
 
     async def run(self) -> None:
@@ -107,6 +119,7 @@ class Broker:
                 # A client of its own for each connection: paho would send again what an older one still held, and a
                 # command that arrives late is worse than one that never does.
                 self._client = self._make_client()
+                was_up = False
                 try:
                     await asyncio.to_thread(self._connect)
                 except (OSError, ValueError) as exc:
@@ -116,6 +129,10 @@ class Broker:
                     was_up = await self._until_ended()
                     await asyncio.to_thread(self._client.loop_stop)
                     attempt = 0 if was_up else attempt
+                # The other way at once, and the first one first again after whatever worked.
+                self._way = 0 if was_up else (self._way + 1) % len(self._ways)
+                if self._way > 0:
+                    continue
                 # Jitter, so that a thousand homes do not come back in the same second.
                 delay_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)]
                 attempt += 1
@@ -125,6 +142,12 @@ class Broker:
             self._client.loop_stop()
             self.up = False
             self._fail_unacknowledged()
+
+    def hang_up(self) -> None:
+        """End this connection; the next one is tried by the first way. Does nothing without a connection."""
+        self._client.disconnect()
+        if self.up:
+            self._went_down("hung up")
 
     async def next_event(self) -> BrokerEvent:
         return await self._events.get()
@@ -172,7 +195,9 @@ class Broker:
             manual_ack=True,
             reconnect_on_failure=False,
         )
-        client.tls_set_context(self._tls)
+        client.tls_set_context(self._tls[self._way])
+        if len(self._ways) > 1:
+            client.connect_timeout = FALLBACK_AFTER_S
         client.max_inflight_messages_set(64)
         if self._will is not None:
             client.will_set(self._will[0], self._will[1], qos=1, retain=True)
@@ -189,8 +214,8 @@ class Broker:
         properties.SessionExpiryInterval = self._session_expiry_s
         properties.MaximumPacketSize = MAX_PAYLOAD_BYTES + 4096
         self._client.connect(
-            self._address.host,
-            self._address.port,
+            self._ways[self._way].host,
+            self._ways[self._way].port,
             keepalive=self._keepalive_s,
             clean_start=self._session_expiry_s == 0,
             properties=properties,
@@ -198,11 +223,17 @@ class Broker:
 
     async def _until_ended(self) -> bool:
         was_up = False
+        began_s = time.monotonic()
         while not self._ended.is_set():
             try:
                 await asyncio.wait_for(self._ended.wait(), 1.0)
             except TimeoutError:
                 was_up = was_up or self.up
+                if not was_up and time.monotonic() - began_s > _UP_LIMIT_S:
+                    # TLS stood, and nothing came after it: a path that loses what is large, or a broker that hangs.
+                    self._put(BrokerDown("no answer"))
+                    self._client.disconnect()
+                    break
         return was_up or self.up
 
     # The following run in paho's thread.
@@ -266,7 +297,7 @@ class Broker:
 
     def _went_up(self) -> None:
         self.up = True
-        self._put(BrokerUp())
+        self._put(BrokerUp(by_fallback=self._way > 0))
 
     def _went_down(self, why: str) -> None:
         if self.up or not self._ended.is_set():
@@ -290,6 +321,16 @@ class Broker:
                 done.set_exception(TransientError("connection lost"))
                 done.exception()
         self._unacknowledged.clear()
+
+
+async def can_reach(host: str, port: int, *, limit_s: float = FALLBACK_AFTER_S) -> None:
+    """Make and drop one TCP connection. Raises TransientError when there is none within `limit_s`."""
+    try:
+        async with asyncio.timeout(limit_s):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError) as exc:
+        raise TransientError(f"no connection: {type(exc).__name__}") from exc
+    writer.transport.abort()
 
 
 def _send_at_once(_client: mqtt.Client, _user: Any, sock: Any) -> None:

@@ -76,7 +76,12 @@ class SealedConnection:
 
     async def add_remote_candidate(self, candidate: Candidate | None) -> None:
         # Names of the browser's own network (mDNS) can't be resolved here and would cost a second in the link.
-        if candidate is not None and not candidate.host.endswith(".local"):
+        known = [(one.host, one.port) for one in self.remote_candidates]
+        if (
+            candidate is not None
+            and not candidate.host.endswith(".local")
+            and (candidate.host, candidate.port) not in known
+        ):
             self.remote_candidates.append(candidate)
 
     async def connect(self) -> None:
@@ -200,6 +205,10 @@ class Peer:
         try:
             # aiortc would answer an offer without a fingerprint, and fail unheard in a task of its own.
             sdp.only_fingerprint(offer)
+            # aiortc keeps the candidates of a bundle's last section only, and browsers write them into its first. A
+            # home that comes by the relay must know them: its relay lets in only whom it has spoken to.
+            for line in sdp.candidates(offer):
+                await self._sealed.add_remote_candidate(Candidate.from_sdp(line))
             await self._pc.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             answer = await self._pc.createAnswer()
             if answer is None:

@@ -153,6 +153,24 @@ class LocalFacts(Frame, frozen=True):
     obstacle: Code | None
 
 
+# guard → tunnel, one order a connection
+class TunnelOrder(Frame, frozen=True):
+    """Settings that the guard has verified and recorded: JSON of `protocol.message.TunnelSettings`."""
+
+    settings: Annotated[bytes, Meta(max_length=4096)]
+    renew_key: bool
+
+
+# tunnel → guard
+class TunnelTaken(Frame, frozen=True):
+    """The order is on the disk and being tried, or was known before; with the key that belongs to it."""
+
+    version: Annotated[int, Meta(ge=1)]
+    public_key: Annotated[str, Meta(max_length=44)]
+
+
+ToTunnel = TunnelOrder
+ToGuardFromTunnel = TunnelTaken
 ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState
 ToHand = LocalFacts
 ToGuardFromLink = Beat | CommandArrived | TimeArrived | BrokerChanged | OutboxWants

@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.protocol.tunnel_key import TunnelKey
+
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}\Z")]
 GatewayId = Annotated[str, Meta(pattern=r"^gw-[a-z0-9-]{1,40}\Z")]
 Audience = Annotated[str, Meta(pattern=r"^gw-[a-z0-9-]{1,40}/[1-9][0-9]{0,8}\Z")]
@@ -22,6 +24,8 @@ Occasion = Annotated[str, Meta(pattern=r"^[0-9T:.+Z-]{1,40}\Z")]
 UnixSeconds = Annotated[float, Meta(ge=0, le=253402300799)]
 Counter = Annotated[int, Meta(ge=1, le=1_000_000)]
 Version = Annotated[int, Meta(ge=1, le=2**31)]
+IPv4 = Annotated[str, Meta(pattern=r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}\Z", max_length=15)]
+Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")]
 Sdp = Annotated[str, Meta(min_length=1, max_length=8192)]
 
 
@@ -145,6 +149,31 @@ class TrustPut(Message, frozen=True):
     issuers: Annotated[list[dict[str, str]], Meta(min_length=1, max_length=4)]
 
 
+class TunnelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One end of the tunnel, whole. The private key is not among it: it is made on the device and stays there."""
+
+    version: Version
+    address: IPv4
+    """The home's inside."""
+    centre: Annotated[list[IPv4], Meta(min_length=1, max_length=4)]
+    """The centre's inside: broker and relay. Nothing else is routed into the tunnel."""
+    centre_key: TunnelKey
+    endpoint_host: Host
+    endpoint_port: Annotated[int, Meta(ge=1, le=65535)]
+    mtu_bytes: Annotated[int, Meta(ge=1200, le=1420)]
+
+
+class TunnelPut(Message, frozen=True):
+    """A whole new tunnel; taken only above the stored high-water mark, and left again if it reaches nobody."""
+
+    KIND: ClassVar[str] = "tunnel.put"
+    aud: Audience
+    jti: Id
+    settings: TunnelSettings
+    renew_key: bool = False
+    """Make a new key pair for it. It needs an address of its own then: at the centre both keys live side by side."""
+
+
 class TimeStatement(Message, frozen=True):
     """The centre's clock, bound to the device's nonce."""
 
@@ -241,6 +270,8 @@ class Accepted(Message, frozen=True):
     gateway: GatewayId
     re: Id
     version: int | None = None
+    tunnel_key: TunnelKey | None = None
+    """To `tunnel.put`: the public half of the device's key for it; None when its own service could not say yet."""
 
 
 class Refused(Message, frozen=True):
@@ -291,13 +322,13 @@ KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
-        TimeAsk,
+        TimeAsk, TunnelPut,
         Challenged, Opened, Closed, MissedCheck, Accepted, Refused, Hello,
         InstallationProtocol,
     )
 }  # fmt: skip
 
-Command = Challenge | Open | Lease | VerdictGiven | Close | AgreementPut | AgreementWithdraw
+Command = Challenge | Open | Lease | VerdictGiven | Close | AgreementPut | AgreementWithdraw | TunnelPut
 """What a granted person may sign."""
 
 ROLE_FOR: dict[type[Message], frozenset[Role]] = {
@@ -308,6 +339,7 @@ ROLE_FOR: dict[type[Message], frozenset[Role]] = {
     Close: frozenset({Role.OPERATOR, Role.PLANNER, Role.STEWARD}),
     AgreementPut: frozenset({Role.PLANNER}),
     AgreementWithdraw: frozenset({Role.PLANNER, Role.STEWARD}),
+    TunnelPut: frozenset({Role.STEWARD}),
 }
 """Which roles may sign what; a kind that is missing here can't be signed by a granted key."""
 

@@ -44,3 +44,9 @@ def keep_sha256(sdp: str) -> str:
         if not line.startswith("a=fingerprint:") or line.startswith("a=fingerprint:sha-256 ")
     ]
     return "".join(f"{line}\r\n" for line in kept)
+
+
+def candidates(untrusted_sdp: str) -> list[str]:
+    """The candidates of an SDP as ICE libraries want them, without `a=candidate:`; at most MAX_CANDIDATES."""
+    mark = "a=candidate:"
+    return [line.removeprefix(mark) for line in untrusted_sdp.splitlines() if line.startswith(mark)][:MAX_CANDIDATES]

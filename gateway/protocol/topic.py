@@ -18,9 +18,10 @@ class Branch(StrEnum):
     STATUS = "status"
     TIME = "time"
     ASK = "ask"
+    RELAY = "relay"
 
 
-TO_GATEWAY: Final = frozenset({Branch.COMMAND, Branch.TIME})
+TO_GATEWAY: Final = frozenset({Branch.COMMAND, Branch.TIME, Branch.RELAY})
 
 
 def topic(gateway: str, branch: Branch) -> str:

@@ -26,6 +26,7 @@ def register(commands: Any) -> None:
         ("guard", "decide and drive: trust, agreement, ledger, mount, lamp (no network, no camera)"),
         ("eye", "camera and encrypted picture for one check (no network but the guard's socket)"),
         ("link", "MQTT and ICE: the home's way out (no camera, no keys of the device)"),
+        ("tunnel", "WireGuard to the centre (may set up interfaces; no camera, no keys but the tunnel's)"),
         ("park", "turn the camera up, with nothing else running"),
         ("home", "run guard, link and eye of one home in the foreground, as systemd would"),
     ):
@@ -77,7 +78,7 @@ def _register_more(actions: Any) -> None:
 
 
 def _service(options: argparse.Namespace) -> int:
-    from gateway.config import EyeConfig, GuardConfig, LinkConfig, ParkConfig, load
+    from gateway.config import EyeConfig, GuardConfig, LinkConfig, ParkConfig, TunnelConfig, load
 
     # Each service's libraries are loaded by that service alone: the guard's process must not even have the camera's.
     match options.command:
@@ -93,6 +94,10 @@ def _service(options: argparse.Namespace) -> int:
             from gateway.services import link
 
             link.main(load(options.config, LinkConfig))
+        case "tunnel":
+            from gateway.services import tunnel
+
+            tunnel.main(load(options.config, TunnelConfig))
         case "park":
             from gateway.services import park
 

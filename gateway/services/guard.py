@@ -59,6 +59,7 @@ from gateway.services.guard_state import (
     software_version,
 )
 from gateway.services.guard_time import TimeKeeping
+from gateway.services.guard_tunnel import TunnelSide
 from gateway.services.mount_parts import mount_parts
 
 LOG = logging.getLogger("tillsyn.guard")
@@ -79,7 +80,8 @@ class Guard:
         self._time = TimeKeeping(core, link, records, replies)
         self._eye = eye = EyeSide(core, link)
         self._check = CheckRun(core, link, records, replies, eye)
-        self._commands = Commands(core, link, records, replies, self._reports, eye)
+        self._tunnel = TunnelSide(core, records, replies)
+        self._commands = Commands(core, link, records, replies, self._reports, eye, self._tunnel)
         self._missed = MissedChecks(core, link, records)
         self._hands = Hands(core, records, self._commands)
         core.dispatch = self._check.dispatch
@@ -121,6 +123,7 @@ class Guard:
                 group.create_task(self._link.accept(listener), name="links")
                 group.create_task(self._hands.accept(control), name="hands")
                 group.create_task(self._tick(), name="tick")
+                group.create_task(self._tunnel.keep_offering(), name="tunnel")
                 group.create_task(feed_watchdog(), name="watchdog")
         finally:
             listener.close()
@@ -227,6 +230,7 @@ def assemble(
         local=past.local,
         obstacle=obstacle,
         version_floor=past.agreement_version,
+        tunnel_version=past.tunnel_version,
         withdrawn_unix_s=past.withdrawn_unix_s,
         withdrawn_consents=past.withdrawn_consents,
     )

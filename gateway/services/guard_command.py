@@ -19,6 +19,7 @@ from gateway.decision import (
     RenewLease,
     TakeAgreement,
     TakeTrust,
+    TakeTunnel,
     Withdraw,
 )
 from gateway.decision.nonce import LIFE_S as NONCE_LIFE_S
@@ -31,6 +32,7 @@ from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
 from gateway.services.guard_state import forget_agreements, store_agreement, store_trust
+from gateway.services.guard_tunnel import TunnelSide
 
 _VERDICT_WHY: Final = {Verdict.SEEN: Why.SEEN, Verdict.NOT_SEEN: Why.NOT_SEEN, Verdict.UNSURE: Why.UNSURE}
 
@@ -43,6 +45,7 @@ class Commands:
     replies: Replies
     reports: Reports
     eye: EyeSide
+    tunnel: TunnelSide
 
     def hear(self, untrusted: bytes, correlation: bytes) -> None:
         try:
@@ -74,6 +77,8 @@ class Commands:
                 self._take_agreement(order, correlation)
             case TakeTrust():
                 self._take_trust(order, correlation)
+            case TakeTunnel():
+                self.tunnel.take(order, correlation)
             case Withdraw(re, who, role):
                 self.withdraw(who=who, role=role, why="signed")
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)

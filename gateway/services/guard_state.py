@@ -254,6 +254,7 @@ class Remembered:
     book: OccasionBook = field(default_factory=OccasionBook)
     agreement_version: int = 0
     trust_version: int = 0
+    tunnel_version: int = 1
     withdrawn_unix_s: float | None = None
     withdrawn_consents: frozenset[str] = frozenset()
     unclosed_verdict: str | None = None
@@ -296,6 +297,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     floor_unix_s = max([BUILD_UNIX_S, *(stored.body.time_lo for stored in kept if stored.body is not None)])
     digest: str | None = None
     agreement_version = trust_version = 0
+    tunnel_version = 1
     withdrawn_unix_s: float | None = None
     withdrawn_consents: frozenset[str] = frozenset()
     paused_until_unix_s: float | None = None
@@ -310,6 +312,8 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
                 digest, agreement_version = record.digest_of, max(agreement_version, record.version or 0)
             case RecordKind.TRUST:
                 trust_version = max(trust_version, record.version or 0)
+            case RecordKind.SETUP if record.why == "tunnel":
+                tunnel_version = max(tunnel_version, record.version or 0)
             case RecordKind.WITHDRAWN:
                 withdrawn_unix_s = record.time_lo
                 withdrawn_consents |= {record.digest_of} if record.digest_of is not None else set()
@@ -334,6 +338,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         book=book,
         agreement_version=agreement_version,
         trust_version=trust_version,
+        tunnel_version=tunnel_version,
         withdrawn_unix_s=withdrawn_unix_s,
         withdrawn_consents=withdrawn_consents,
         unclosed_verdict=None if unclosed is None else verdicts.get(unclosed.opened.check or ""),

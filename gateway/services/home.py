@@ -48,6 +48,8 @@ class HomeConfig(Config, frozen=True):
     isolate: bool
     """Start guard and eye without any network; see gateway.edge.isolation_unshare for how."""
     max_restarts: Annotated[int, Meta(ge=0, le=1000)] = 20
+    tunnel: AbsolutePath | None = None
+    """Without it there is no tunnel, and link's way out is the machine's own."""
 
 
 @dataclass(slots=True)
@@ -93,13 +95,16 @@ class Home:
         )
         self.eye = _Service("eye", [*tillsyn, "eye", "--config", config.eye], self._listen("eye.sock"), True, True)
         self.link = _Service("link", [*tillsyn, "link", "--config", config.link], None, False, False)
+        self.tunnel: _Service | None = None
+        if config.tunnel is not None:
+            self.tunnel = _Service("tunnel", [*tillsyn, "tunnel", "--config", config.tunnel], None, False, False)
 
     @property
     def pids(self) -> dict[str, int]:
         return {
             service.name: service.process.pid
-            for service in (self.guard, self.eye, self.link)
-            if service.process is not None and service.process.returncode is None
+            for service in (self.guard, self.eye, self.link, self.tunnel)
+            if service is not None and service.process is not None and service.process.returncode is None
         }
 
     async def run(self) -> None:
@@ -108,6 +113,8 @@ class Home:
             await self._run_park()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep(self.link), name="link")
+                if self.tunnel is not None:
+                    group.create_task(self._keep(self.tunnel), name="tunnel")
                 group.create_task(self._eyes(), name="eyes")
                 group.create_task(self._watch(), name="watchdog")
                 # Not a task of the group: a stop reaches it first and waits for it, so that a check ends because the

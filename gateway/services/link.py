@@ -20,13 +20,14 @@ from typing import Any, Final, assert_never
 from gateway.config import LinkConfig
 from gateway.core.boottime import boottime_s
 from gateway.core.error import TransientError
-from gateway.edge.broker_paho import Broker, BrokerAddress, BrokerDown, BrokerUp, Incoming
+from gateway.edge.broker_paho import Broker, BrokerDown, BrokerUp, Incoming
 from gateway.edge.ice_aioice import carry
 from gateway.edge.outbox_sqlite import Outbox, OutboxFullError
 from gateway.edge.service_systemd import feed_watchdog, harden, run_until_signal
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect
-from gateway.protocol.topic import Branch, parse, topic
+from gateway.protocol.topic import TO_GATEWAY, Branch, parse, topic
+from gateway.services.link_way import WayOut, broker_addresses
 
 LOG = logging.getLogger("tillsyn.link")
 
@@ -45,6 +46,7 @@ class Link:
     config: LinkConfig
     broker: Broker
     outbox: Outbox
+    way: WayOut
     _guard: Channel[frame.ToLink] | None = None
     _media: asyncio.Task[None] | None = None
     _evidence_waits: asyncio.Event = field(default_factory=asyncio.Event)
@@ -64,17 +66,21 @@ class Link:
             group.create_task(self._beat(), name="beat")
             group.create_task(self._send_evidence(), name="evidence")
             group.create_task(feed_watchdog(), name="watchdog")
+            group.create_task(self.way.return_to_tunnel(self.broker, busy=lambda: self._media is not None), name="way")
 
     async def _from_broker(self) -> None:
         while True:
             event = await self.broker.next_event()
             match event:
-                case BrokerUp():
+                case BrokerUp(by_fallback):
                     LOG.info("broker up")
+                    self.way.note_up(by_fallback=by_fallback)
                     self._connected = True
                     self._owed.clear()
                     status = topic(self.config.gateway, Branch.STATUS)
-                    self.broker.publish(status, json.dumps({"online": True}).encode(), retain=True)
+                    self.broker.publish(
+                        status, json.dumps({"online": True, "tunnel": self.way.word}).encode(), retain=True
+                    )
                     self._evidence_waits.set()
                     self._note_broker()
                 case BrokerDown(why):
@@ -102,6 +108,8 @@ class Link:
             self._tell(frame.CommandArrived(event.payload, event.correlation[:64]))
         elif named[1] is Branch.TIME:
             self._tell(frame.TimeArrived(event.payload))
+        elif named[1] is Branch.RELAY:
+            self.way.take_credentials(event.payload)
 
     async def _to_guard(self) -> None:
         while True:
@@ -133,7 +141,7 @@ class Link:
                 self._publish(got)
             case frame.MediaOpened() if len(fds) == 1:
                 self._end_media()
-                self._media = self._spawn(carry(socket.socket(fileno=fds[0]), self.config.ice_addresses), "media")
+                self._media = self._spawn(carry(socket.socket(fileno=fds[0]), self.way.ice()), "media")
             case frame.MediaOpened():
                 raise ChannelLostError("media without its socket")
             case frame.MediaShut():
@@ -211,6 +219,9 @@ class Link:
     def _note_broker(self) -> None:
         silent = any(boottime_s() - since_s > SILENT_S for since_s in self._owed.values())
         up = self._connected and not silent
+        if silent and self._connected and self.config.fallback is not None:
+            # Perhaps only this way is dead. The next connection is tried by both.
+            self.broker.hang_up()
         if up is not self._up:
             self._up = up
             self._tell(frame.BrokerChanged(up))
@@ -233,22 +244,17 @@ class Link:
 def main(config: LinkConfig) -> None:
     """Run until SIGTERM. Raises ConfigError for unusable TLS files."""
     harden()
-    address = BrokerAddress(
-        config.broker_host,
-        config.broker_port,
-        Path(config.ca),
-        Path(config.cert),
-        Path(config.key),
-        config.broker_name,
-    )
+    way = WayOut(config)
+    address, fallback = broker_addresses(config)
     broker = Broker(
         address,
         client_id=config.gateway,
-        subscriptions=[topic(config.gateway, branch) for branch in (Branch.COMMAND, Branch.TIME)],
+        subscriptions=[topic(config.gateway, branch) for branch in sorted(TO_GATEWAY)],
         will=(topic(config.gateway, Branch.STATUS), json.dumps({"online": False}).encode()),
+        fallback=fallback,
     )
     outbox = Outbox(Path(config.outbox))
     try:
-        run_until_signal(Link(config, broker, outbox).run())
+        run_until_signal(Link(config, broker, outbox, way).run())
     finally:
         outbox.close()

@@ -10,6 +10,7 @@ import argparse
 import errno
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -22,10 +23,12 @@ from gateway.core.error import ConfigError
 from gateway.protocol.envelope import Signer
 from gateway.protocol.key import SigningKey
 from gateway.protocol.message import Role, TrustPut
-from provisioning.authority import broker_config, token_pkcs11
+from gateway.protocol.tunnel_key import new_private_key
+from gateway.protocol.tunnel_key import public_key as public_key_of_tunnel
+from provisioning.authority import broker_config, relay_config, token_pkcs11, tunnel_config
 from provisioning.authority.broker_config import CENTRE, is_gateway
 from provisioning.authority.error import AuthorityError
-from provisioning.authority.secret_file import MAX_FILE_BYTES, read_public, write_directory, write_public
+from provisioning.authority.secret_file import MAX_FILE_BYTES, read_public, read_secret, write_directory, write_public
 from provisioning.authority.shift_grant import make_grant
 from provisioning.authority.signer import open_signer, public_key, read_jwk, to_key
 from provisioning.authority.trust_statement import compose, keyed, read_previous, sign_statement
@@ -317,6 +320,48 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=None) + "\n").encode()
 
 
+def _tunnel_key(options: argparse.Namespace) -> None:
+    private = new_private_key()
+    public = public_key_of_tunnel(private)
+    write_directory(options.out, public={"tunnel.pub": public.encode() + b"\n"}, secret={"tunnel.key": private + b"\n"})
+    print(public)
+    _say(f"New key of the tunnel's end: {options.out / 'tunnel'}.key (private) and .pub.")
+
+
+def _tunnel_config(options: argparse.Namespace) -> None:
+    peers = tunnel_config.parse_peers(options.peers.read_text(), network=options.homes)
+    conf = tunnel_config.endpoint_conf(read_secret(options.key), port=options.port, peers=peers)
+    rules = tunnel_config.firewall(
+        interface=options.interface, broker=options.broker, broker_port=options.broker_port, relay=options.relay
+    )
+    write_directory(options.out, public={"centre.nft": rules.encode()}, secret={"wg.conf": conf.encode()})
+    _say(
+        f"{len(peers)} homes in {options.out / 'wg.conf'}. The interface does not carry the centre's addresses: put",
+        f"{options.broker}/32 and {options.relay}/32 on the loopback or a dummy, and route {options.homes} to "
+        f"{options.interface}.",
+    )
+
+
+def _relay_config(options: argparse.Namespace) -> None:
+    secret = secrets.token_urlsafe(32)
+    conf = relay_config.turnserver_conf(
+        listen=options.listen,
+        relay=options.relay,
+        homes=options.homes,
+        udp_port=options.udp_port,
+        tls_port=options.tls_port,
+        realm=options.realm,
+        secret=secret,
+        certificate=options.cert.absolute(),
+        key=options.key.absolute(),
+        user=options.user,
+    )
+    write_directory(
+        options.out, public={}, secret={"turnserver.conf": conf.encode(), "relay.secret": secret.encode() + b"\n"}
+    )
+    _say(f"{options.out / 'turnserver.conf'} for coturn; {options.out / 'relay.secret'} for the centre, by a safe way.")
+
+
 _ACTS = {
     "new_key": _new_key,
     "trust_sign": _trust_sign,
@@ -326,6 +371,9 @@ _ACTS = {
     "rotate_issuer": _rotate_issuer,
     "grant": _shift_grant,
     "broker_config": _broker_files,
+    "tunnel_key": _tunnel_key,
+    "tunnel_config": _tunnel_config,
+    "relay_config": _relay_config,
     "ca_new": _ca_new,
     "ca_issue": _ca_issue,
 }

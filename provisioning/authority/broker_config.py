@@ -25,7 +25,7 @@ from typing import Final
 CENTRE: Final = "centre"
 MAX_HOMES: Final = 100_000
 _FROM_GATEWAY: Final = ("reply", "ledger", "signal", "log", "health", "status", "ask")
-_TO_GATEWAY: Final = ("command", "time")
+_TO_GATEWAY: Final = ("command", "time", "relay")
 _GATEWAY: Final = re.compile(r"gw-[a-z0-9-]{1,40}\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
@@ -36,33 +36,49 @@ def is_gateway(name: str) -> bool:
     return _GATEWAY.match(name) is not None
 
 
-def mosquitto_conf(*, address: str, port: int, ca: Path, certificate: Path, key: Path, acl: Path, user: str) -> str:
-    """The broker's configuration file for one listener with client certificates, TLS 1.3 only, nothing persisted.
+def mosquitto_conf(
+    *,
+    address: str,
+    port: int,
+    ca: Path,
+    certificate: Path,
+    key: Path,
+    acl: Path,
+    user: str,
+    also: Sequence[tuple[str, int]] = (),
+) -> str:
+    """The broker's configuration file: a listener with client certificates, TLS 1.3 only, nothing persisted.
 
-    Raises ValueError for what would not stay on its line.
+    `also` are further listeners of the same kind: a public address and port 443, for homes without a tunnel. Raises
+    ValueError for what would not stay on its line.
     """
     for path in (ca, certificate, key, acl):
         if not path.is_absolute() or not str(path).isprintable() or str(path) != str(path).strip():
             raise ValueError(f"not a whole path on one line: {str(path)!r}")
-    if not (_is_address(address) or _HOST.match(address)):
-        raise ValueError(f"not an address to listen at: {address!r}")
-    if not 1 <= port <= 65535:
-        raise ValueError(f"not a port: {port}")
+    listeners: list[str] = []
+    for host, number in ((address, port), *also):
+        if not (_is_address(host) or _HOST.match(host)):
+            raise ValueError(f"not an address to listen at: {host!r}")
+        if not 1 <= number <= 65535:
+            raise ValueError(f"not a port: {number}")
+        listeners += [
+            f"listener {number} {host}",
+            f"cafile {ca}",
+            f"certfile {certificate}",
+            f"keyfile {key}",
+            "tls_version tlsv1.3",
+            "require_certificate true",
+            "use_identity_as_username true",
+            "# Nobody takes over another's session: the client id is the certificate's name too.",
+            "use_username_as_clientid true",
+        ]
     if not _USER.match(user):
         raise ValueError(f"not a user's name: {user!r}")
     lines = (
-        "# One listener; who has no certificate of our CA has no connection.",
+        "# Who has no certificate of our CA has no connection.",
         f"user {user}",
         "per_listener_settings false",
-        f"listener {port} {address}",
-        f"cafile {ca}",
-        f"certfile {certificate}",
-        f"keyfile {key}",
-        "tls_version tlsv1.3",
-        "require_certificate true",
-        "use_identity_as_username true",
-        "# Nobody takes over another's session: the client id is the certificate's name too.",
-        "use_username_as_clientid true",
+        *listeners,
         "allow_anonymous false",
         f"acl_file {acl}",
         "# A home's status and its will are retained; who lost the right to a topic loses what he retained there.",

@@ -57,6 +57,7 @@ def register(commands: Any) -> None:
     _register_trust(topics)
     _register_grant(topics)
     _register_broker(topics)
+    _register_tunnel(topics)
     _register_ca(topics)
 
 
@@ -210,6 +211,56 @@ def _register_broker(topics: Any) -> None:
     broker.add_argument("--port", type=int, default=8883, help="default %(default)s")
     broker.add_argument("--user", default="mosquitto", help="the user Mosquitto runs as; default %(default)s")
     broker.add_argument("--replace", action="store_true", help="replace the two files, each at once; then SIGHUP")
+
+
+def _register_tunnel(topics: Any) -> None:
+    key = _act(
+        topics,
+        "tunnel-key",
+        "tunnel_key",
+        "make the key of the centre's end of the tunnel",
+        "Make a WireGuard key pair: tunnel.key (private, mode 0600) and tunnel.pub in a new directory. The public key "
+        "is printed on standard output; every home gets it at its enrolment.",
+    )
+    key.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new directory")
+    tunnel = _act(
+        topics,
+        "tunnel-config",
+        "tunnel_config",
+        "write the centre's end of the tunnel: WireGuard's and nftables' files",
+        "Write wg.conf (it holds the private key: mode 0600) for `wg syncconf`, and centre.nft for `nft -f`. The peers "
+        "file has one home a line: its id, its public key and its address in the tunnel.",
+    )
+    tunnel.add_argument("--key", type=Path, required=True, metavar="FILE", help="tunnel.key of `tunnel-key`")
+    tunnel.add_argument(
+        "--peers", type=Path, required=True, metavar="FILE", help="`gw-… PUBLIC_KEY ADDRESS`, a line each"
+    )
+    tunnel.add_argument("--broker", required=True, metavar="ADDRESS", help="the broker's address in the tunnel")
+    tunnel.add_argument("--broker-port", type=int, default=8883, metavar="N", help="default %(default)s")
+    tunnel.add_argument("--port", type=int, default=51820, metavar="N", help="UDP port; default %(default)s")
+    tunnel.add_argument("--interface", default="wg0", metavar="NAME", help="WireGuard's; default %(default)s")
+    relay = _act(
+        topics,
+        "relay-config",
+        "relay_config",
+        "write coturn's configuration",
+        "Write turnserver.conf and relay.secret (both mode 0600) in a new directory. relay.secret is what the centre's "
+        "configuration names as ice.relay_secret_path. Peers of the relay are the homes' tunnel addresses and the "
+        "relay's own; all else is denied.",
+    )
+    relay.add_argument("--listen", required=True, metavar="ADDRESS", help="the public address")
+    relay.add_argument("--realm", required=True, metavar="NAME", help="the centre's domain")
+    relay.add_argument("--cert", type=Path, required=True, metavar="FILE", help="the relay's certificate, of your CA")
+    relay.add_argument("--key", type=Path, required=True, metavar="FILE", help="its private key, mode 0600")
+    relay.add_argument("--udp-port", type=int, default=3478, metavar="N", help="default %(default)s")
+    relay.add_argument("--tls-port", type=int, default=443, metavar="N", help="default %(default)s")
+    relay.add_argument("--user", default="turnserver", help="whom coturn becomes; default %(default)s")
+    for parser in (tunnel, relay):
+        parser.add_argument(
+            "--homes", required=True, metavar="NETWORK", help="of the homes' addresses, as 10.90.128.0/17"
+        )
+        parser.add_argument("--relay", required=True, metavar="ADDRESS", help="the relay's address in the tunnel")
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new directory")
 
 
 def _register_ca(topics: Any) -> None:

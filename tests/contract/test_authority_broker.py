@@ -47,7 +47,7 @@ pytestmark = pytest.mark.slow
 
 GATEWAYS = ("gw-a", "gw-b", "gw-ab")
 UP = ("reply", "ledger", "signal", "log", "health", "status", "ask")
-DOWN = ("command", "time")
+DOWN = ("command", "time", "relay")
 NOT_AUTHORIZED = 0x87
 GREEDY = (
     "#", "+/#", "tillsyn/#", "tillsyn/v1/+/+", "tillsyn/v1/+/command", "tillsyn/v1/gw-b/#", "tillsyn/v1/gw-b/command",

@@ -32,7 +32,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from gateway.edge.camera_port import CameraSettings, EncodedUnit
 from gateway.edge.h264_libx264 import Libx264Encoder
-from gateway.edge.ice_aioice import carry
+from gateway.edge.ice_aioice import ByAddress, carry
 from gateway.edge.media_aiortc import MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, MediaLostError, Peer
 from gateway.ipc import media
 from gateway.ipc.channel import pair
@@ -206,7 +206,7 @@ async def a_home(addresses: tuple[str, ...] = (LOOPBACK,)) -> AsyncIterator[Home
         on_lost=lambda: lost.append(None),
     )
     peer.attach(eye_end)
-    carrying = asyncio.create_task(carry(link_end, addresses))
+    carrying = asyncio.create_task(carry(link_end, ByAddress(tuple(addresses), relayed_only=False)))
     home = Home(peer, carrying, kept, asked, first, messages, lost)
     try:
         yield home
@@ -453,7 +453,7 @@ async def said(words: list[bytes], addresses: tuple[str, ...] = (LOOPBACK,)) -> 
     """What the link answers to these words until it ends by itself."""
     eye_end, link_end = pair()
     eye_end.setblocking(False)
-    carrying = asyncio.create_task(carry(link_end, addresses))
+    carrying = asyncio.create_task(carry(link_end, ByAddress(tuple(addresses), relayed_only=False)))
     for word in words:
         eye_end.send(word)
     got = []
@@ -470,7 +470,7 @@ def test_only_configured_addresses_are_gathered():
     async def work() -> None:
         eye_end, link_end = pair()
         eye_end.setblocking(False)
-        carrying = asyncio.create_task(carry(link_end, [LOOPBACK]))
+        carrying = asyncio.create_task(carry(link_end, ByAddress((LOOPBACK,), relayed_only=False)))
         eye_end.send(GATHER)
         async with asyncio.timeout(REFUSED_WITHIN_S):
             word = media.from_link(await asyncio.get_running_loop().sock_recv(eye_end, 65536))
@@ -484,11 +484,11 @@ def test_only_configured_addresses_are_gathered():
     run(work())
 
 
-def test_an_address_that_is_not_ours_gives_no_candidate():
+def test_an_address_that_is_not_ours_gives_no_candidate_and_the_eye_is_told():
     async def work() -> None:
         # 192.0.2.0/24 is for documentation (RFC 5737): nobody has it.
-        got = await said([GATHER, GATHER], ("192.0.2.1",))
-        assert [media.from_link(one) for one in got] == [media.Gathered([])]
+        got = await said([GATHER], ("192.0.2.1",))
+        assert [media.from_link(one) for one in got] == [media.Failed()]
 
     run(work())
 
@@ -532,7 +532,7 @@ def test_a_cancelled_carrying_closes_everything():
         before = open_sockets()
         eye_end, link_end = pair()
         eye_end.setblocking(False)
-        carrying = asyncio.create_task(carry(link_end, [LOOPBACK]))
+        carrying = asyncio.create_task(carry(link_end, ByAddress((LOOPBACK,), relayed_only=False)))
         eye_end.send(GATHER)
         eye_end.send(CONNECT)
         await asyncio.sleep(0.1)

@@ -384,6 +384,7 @@ def _changed_rule(data: bytes, random: Random) -> bytes:
 
 _UNIONS: Final = (
     frame.ToGuardFromHand, frame.ToHand, frame.ToGuardFromLink, frame.ToLink, frame.ToEye, frame.ToGuardFromEye,
+    frame.ToTunnel, frame.ToGuardFromTunnel,
 )  # fmt: skip
 _FRAMES: Final[tuple[frame.Frame, ...]] = (
     frame.Beat(), frame.CommandArrived(b"x" * 400, b"c" * 16), frame.TimeArrived(b"t"), frame.BrokerChanged(True),

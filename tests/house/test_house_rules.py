@@ -185,10 +185,11 @@ def test_no_class_is_called_after_nothing():
 
 
 LIBRARIES_OF_A_NAME = {
-    "aioice": {"aioice"},
+    "aioice": {"aioice", "ifaddr"},
     "aiortc": {"aiortc", "aioice", "av"},
     "gpiozero": {"gpiozero"},
     "libx264": {"av"},
+    "networkmanager": {"dbus_fast"},
     "paho": {"paho"},
     "picamera2": {"picamera2", "libcamera"},
     "swscale": {"av"},

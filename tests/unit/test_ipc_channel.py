@@ -51,6 +51,8 @@ ANY = (
     | frame.EndPause
     | frame.AskState
     | frame.LocalFacts
+    | frame.TunnelOrder
+    | frame.TunnelTaken
 )
 FRAMES: list[frame.Frame] = [
     frame.Beat(),
@@ -71,6 +73,8 @@ FRAMES: list[frame.Frame] = [
     frame.FromOperator(b"grant~command"),
     frame.EyeFault("path-lost"),
     frame.Stopped(0),
+    frame.TunnelOrder(b"{}", renew_key=True),
+    frame.TunnelTaken(2, "A" * 43 + "="),
     frame.NotTonight(3600.0),
     frame.StopForGood(),
     frame.EndPause(),
@@ -81,6 +85,8 @@ UNIONS = {
     "to guard from link": frame.ToGuardFromLink,
     "to link": frame.ToLink,
     "to eye": frame.ToEye,
+    "to tunnel": frame.ToTunnel,
+    "from tunnel": frame.ToGuardFromTunnel,
     "to guard from eye": frame.ToGuardFromEye,
     "to guard from hand": frame.ToGuardFromHand,
     "to hand": frame.ToHand,

@@ -70,6 +70,7 @@ NEEDED = {
     "check.verdict": {"aud", "jti", "check", "counter", "verdict"},
     "check.close": {"aud", "jti", "check"},
     "agreement.withdraw": {"aud", "jti"},
+    "tunnel.put": {"aud", "jti", "settings"},
     "agreement.put": {"aud", "jti", "agreement"},
     "trust.put": {"version", "epoch", "roots", "issuers"},
     "time": {"gateway", "nonce", "unix_s", "radius_s"},
@@ -146,4 +147,4 @@ def test_an_arbitrary_topic_raises_nothing(text):
 
 
 def test_only_commands_and_time_go_to_a_gateway():
-    assert {branch.value for branch in TO_GATEWAY} == {"command", "time"}
+    assert {branch.value for branch in TO_GATEWAY} == {"command", "time", "relay"}

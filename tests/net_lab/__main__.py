@@ -1,0 +1,51 @@
+"""`make net-lab`: a check through each network, a table on standard output and in docs/network.md.
+
+    python -m tests.net_lab [--only NAME[,NAME]] [--keep-docs]
+
+Exit status 0 when every scenario holds, 1 when one does not, 2 when this machine can have no lab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.net_lab import page
+from tests.net_lab.network import obstacle
+from tests.net_lab.scenario import SCENARIOS, Outcome, run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make net-lab", description=__doc__)
+    parser.add_argument("--only", default="", help="names of scenarios, with commas; default all")
+    parser.add_argument("--keep-docs", action="store_true", help="leave docs/network.md as it is")
+    options = parser.parse_args()
+    if (why := obstacle()) is not None:
+        print(why, file=sys.stderr)
+        return 2
+    names = [name for name in options.only.split(",") if name]
+    if unknown := set(names) - {one.name for one in SCENARIOS}:
+        print(f"no such scenario: {', '.join(sorted(unknown))}. There are: "
+              f"{', '.join(one.name for one in SCENARIOS)}", file=sys.stderr)  # fmt: skip
+        return 2
+    outcomes: list[Outcome] = []
+    for scenario in SCENARIOS:
+        if names and scenario.name not in names:
+            continue
+        with tempfile.TemporaryDirectory(prefix="tillsyn-net-lab-") as folder:
+            outcome = asyncio.run(run(scenario, Path(folder)))
+        outcomes.append(outcome)
+        print(page.line(outcome), flush=True)
+        for words in outcome.wrong:
+            print(f"    {words}", file=sys.stderr, flush=True)
+    print("\n" + page.table(outcomes))
+    if not options.keep_docs:
+        page.write(outcomes)
+    return 0 if outcomes and all(outcome.holds for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
