@@ -22,12 +22,35 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all sections."""
 
 
-class MountConfig(Config, frozen=True):
-    """Which servo, and its calibration: see gateway.mount.Calibration for units and meaning."""
+Pin = Annotated[int, Meta(ge=2, le=27)]
+"""A GPIO number of the header."""
 
-    driver: Literal["bench", "hardware"]
-    pan_pin: Annotated[int, Meta(ge=2, le=27)]
-    lamp_pin: Annotated[int, Meta(ge=2, le=27)]
+
+class TiltConfig(Config, frozen=True):
+    """The second servo, where there is one; its values as MountConfig's."""
+
+    pin: Pin
+    parked_deg: float
+    aim_deg: float
+    min_deg: float = 0.0
+    max_deg: float = 180.0
+    min_pulse_us: float = 500.0
+    max_pulse_us: float = 2500.0
+    max_speed_deg_s: float = 110.0
+    max_accel_deg_s2: float = 360.0
+
+
+class MountConfig(Config, frozen=True):
+    """Servo, lamp and what else hangs on the header's pins, with the servo's calibration: see gateway.mount.Calibration
+    for units and meaning, and docs/hardware.md for the wiring.
+
+    `hardware` drives the servo by the board's PWM block; `lgpio` is the fallback for boards without it, coarse and
+    audible. What is None is not fitted.
+    """
+
+    driver: Literal["bench", "hardware", "lgpio"]
+    pan_pin: Pin
+    lamp_pin: Pin
     parked_deg: float = 90.0
     aim_deg: float = 10.0
     min_deg: float = 0.0
@@ -36,6 +59,28 @@ class MountConfig(Config, frozen=True):
     max_pulse_us: float = 2500.0
     max_speed_deg_s: float = 110.0
     max_accel_deg_s2: float = 360.0
+    tilt: TiltConfig | None = None
+    end_stop_pin: Pin | None = None
+    """Closed to ground when the camera is up."""
+    sensor_power_pin: Pin | None = None
+    """High feeds the sensor."""
+    button_pin: Pin | None = None
+    """The resident's button, closed to ground while it is pressed."""
+    tamper_pin: Pin | None = None
+    """A reed switch or an accelerometer's output, closed to ground while the camera hangs in its place."""
+
+    def pins(self) -> dict[str, int]:
+        """What is fitted, by its name, with its pin."""
+        named = {
+            "pan_pin": self.pan_pin,
+            "lamp_pin": self.lamp_pin,
+            "tilt.pin": None if self.tilt is None else self.tilt.pin,
+            "end_stop_pin": self.end_stop_pin,
+            "sensor_power_pin": self.sensor_power_pin,
+            "button_pin": self.button_pin,
+            "tamper_pin": self.tamper_pin,
+        }
+        return {name: pin for name, pin in named.items() if pin is not None}
 
 
 class GuardConfig(Config, frozen=True):
@@ -64,6 +109,8 @@ class GuardConfig(Config, frozen=True):
     """Of `tillsyn-tunnel`, for orders; None where there is no tunnel."""
     rtc: AbsolutePath | None = None
     """A battery-backed clock to compare the centre's time with, for example /sys/class/rtc/rtc0."""
+    power: AbsolutePath | None = None
+    """Where the firmware says how the board is fed, /sys on a Raspberry Pi; None where nothing says it."""
 
 
 class ParkConfig(Config, frozen=True):

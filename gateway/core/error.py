@@ -30,6 +30,10 @@ class MountFaultError(HardwareFaultError):
     """The mount could not be driven, or is not where it was sent."""
 
 
+class NotParkedError(MountFaultError):
+    """The travel up has ended, and the end stop says that the camera is not up."""
+
+
 class LedgerUnwritableError(HardwareFaultError):
     """A record could not be made durable; nothing more may be opened in this process."""
 

@@ -8,6 +8,9 @@ What stands where on a real board is behind the kernel stands here behind files,
   it closes /dev/video0.
 * `sensor.log` — one line for each time a camera was switched on, so that a test can prove that none was.
 * `room.json` — optional: what there is to see (`RoomScene`).
+* `hands.json` — optional: what was done to the home (`HandsOn`): a button that is pressed, a camera that is taken down,
+  a servo that sticks, a pin whose wire is off.
+* `sys` — optional: what the firmware says, in the places of Linux' sysfs.
 
 No gpiozero here: the eye imports this module and must never reach a pin. The pins are `mount_gpiozero.BenchFactory`.
 """
@@ -15,6 +18,7 @@ No gpiozero here: the eye imports this module and must never reach a pin. The pi
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +36,9 @@ PAN_PIN = 12
 """GPIO of the pan servo: PWM0 channel 0 with `dtoverlay=pwm-2chan,pin=12,func=4,pin2=13,func2=4`."""
 LAMP_PIN = 18
 """GPIO of the lamp that is lit while the camera is in use."""
+BUTTON_PIN, TAMPER_PIN, END_STOP_PIN, SENSOR_POWER_PIN = 17, 22, 27, 23
+"""GPIOs of the resident's button, the switch that notices that the camera was taken down, the end stop that is closed
+when parked, and the switch in the sensor's power. The three inputs are pulled up and closed to ground."""
 SENSOR_PATIENCE_S = 0.1
 """How long a camera tries for the sensor's lock: `sensor_on` of another process holds it for some microseconds."""
 
@@ -56,6 +63,23 @@ class RoomScene:
     covered: bool = False
     frozen: bool = False
     no_frames: bool = False
+    vanished: bool = False
+    """The device is gone: opening it and going on fail."""
+    hangs: bool = False
+    """The driver does not return: a call into the camera never ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandsOn:
+    """What was done to the home. `low` and `high` are GPIOs that are held so, against their pull and against the bench.
+
+    A servo that sticks gets its pulses and does not turn; driving a pin of `broken` raises OSError.
+    """
+
+    low: tuple[int, ...] = ()
+    high: tuple[int, ...] = ()
+    servo_sticks: bool = False
+    broken: tuple[int, ...] = ()
 
 
 class BenchWorld:
@@ -67,6 +91,8 @@ class BenchWorld:
         self.path.mkdir(parents=True, exist_ok=True)
         self._scene = RoomScene()
         self._scene_mark: tuple[int, int, int] | None = None
+        self._hands = HandsOn()
+        self._hands_mark: tuple[int, int, int] | None = None
 
     def pins(self) -> dict[int, PinState]:
         """Every pin that was ever driven, by GPIO number."""
@@ -82,11 +108,14 @@ class BenchWorld:
 
     def record_pin(self, number: int, *, function: str, frequency_hz: float | None, state: float) -> None:
         """Write what a pin now does; returns when others can see it. Raises OSError."""
+        hands = self.hands()
+        if number in hands.broken:
+            raise OSError(errno.EIO, f"GPIO {number} can't be driven")
         with self._locked("pins.lock"):
             pins = self.pins()
             known = pins.get(number, PinState())
             pulse_us = known.last_pulse_us
-            if frequency_hz and state > 0.0:
+            if frequency_hz and state > 0.0 and not (hands.servo_sticks and number == self.pan_pin):
                 pulse_us = state / frequency_hz * 1e6
             # The servo's place outlives its pulses; nothing else does.
             pins[number] = PinState(function, state, frequency_hz, state, pulse_us)
@@ -108,6 +137,50 @@ class BenchWorld:
             known = pins.get(self.pan_pin, PinState())
             pins[self.pan_pin] = replace(known, last_pulse_us=calibration.pulse_us(angle_deg))
             self._write_json("pins.json", {str(key): asdict(pin) for key, pin in pins.items()})
+
+    def hands(self) -> HandsOn:
+        """What was done to the home by now; cheap enough to be asked 50 times a second."""
+        mark = self._mark("hands.json")
+        if mark is None:
+            self._hands = HandsOn()
+        elif mark != self._hands_mark:
+            with contextlib.suppress(ValueError, TypeError, OSError):
+                rows: dict[str, Any] = json.loads((self.path / "hands.json").read_text())
+                held = {key: tuple(row) if isinstance(row, list) else row for key, row in rows.items()}
+                self._hands = HandsOn(**held)  # type: ignore[arg-type]  # a wrong one is an editor's half file
+        self._hands_mark = mark
+        return self._hands
+
+    def lay_hands(self, hands: HandsOn) -> None:
+        """Do this to the home; the processes notice when they look next."""
+        self._write_json("hands.json", asdict(hands))
+
+    def press(self, pin: int = BUTTON_PIN) -> None:
+        """Press the resident's button, and keep it pressed."""
+        self.lay_hands(replace(self.hands(), low=(*self.hands().low, pin)))
+
+    def let_go(self, pin: int = BUTTON_PIN) -> None:
+        """Let the button go."""
+        self.lay_hands(replace(self.hands(), low=tuple(each for each in self.hands().low if each != pin)))
+
+    def take_down(self) -> None:
+        """Take the camera from its place."""
+        self.lay_hands(replace(self.hands(), high=(*self.hands().high, TAMPER_PIN)))
+
+    @property
+    def sysfs(self) -> Path:
+        """The place of /sys in this home."""
+        return self.path / "sys"
+
+    def say_firmware(self, *, under_voltage: bool = False, throttled: bool = False) -> None:
+        """Let the firmware say how the board is fed and cooled, as a Pi's does in sysfs."""
+        volt = self.sysfs / "class/hwmon/hwmon1"
+        flags = self.sysfs / "devices/platform/soc/soc:firmware"
+        for directory in (volt, flags):
+            directory.mkdir(parents=True, exist_ok=True)
+        (volt / "name").write_text("rpi_volt\n")
+        (volt / "in0_lcrit_alarm").write_text(f"{int(under_voltage)}\n")
+        (flags / "get_throttled").write_text(f"{(1 if under_voltage else 0) | (4 if throttled else 0):x}\n")
 
     @contextlib.contextmanager
     def hold_sensor(self) -> Iterator[None]:
@@ -145,13 +218,10 @@ class BenchWorld:
 
     def scene(self) -> RoomScene:
         """What there is to see now; cheap enough for every frame. A file that is half written changes nothing."""
-        try:
-            status = (self.path / "room.json").stat()
-        except FileNotFoundError:
+        mark = self._mark("room.json")
+        if mark is None:
             self._scene, self._scene_mark = RoomScene(), None
-            return self._scene
-        mark = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if mark != self._scene_mark:
+        elif mark != self._scene_mark:
             # Anything but a well-formed scene is somebody's editor in the middle of saving.
             with contextlib.suppress(ValueError, TypeError, OSError):
                 scene = RoomScene(**json.loads((self.path / "room.json").read_text()))
@@ -162,6 +232,14 @@ class BenchWorld:
     def set_scene(self, scene: RoomScene) -> None:
         """Change what there is to see; cameras notice at their next frame."""
         self._write_json("room.json", asdict(scene))
+
+    def _mark(self, name: str) -> tuple[int, int, int] | None:
+        """What changes when a file is written anew; None while there is none."""
+        try:
+            status = (self.path / name).stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:

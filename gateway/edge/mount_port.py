@@ -14,7 +14,13 @@ class MountPort(Protocol):
 
     @property
     def parked(self) -> bool:
-        """Whether a travel to the parked angle has ended and none began since. Commanded, not measured."""
+        """Whether a travel to the parked place has ended and none began since; and the end stop, if there is one, says
+        so now.
+        """
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is an end stop."""
 
     async def go(self, angle_deg: float) -> None:
         """Travel along the profile; returns on arrival. The pulse ends by itself a little later.
@@ -25,13 +31,15 @@ class MountPort(Protocol):
         """
 
     async def park(self) -> None:
-        """Turn the camera up and away."""
+        """Turn the camera up and away. With an end stop it is measured at arrival and again after the pulse ended:
+        NotParkedError, with the pulse ended, when it does not say parked.
+        """
 
     async def aim(self) -> None:
-        """Turn the camera to the agreed view."""
+        """Turn the camera to the agreed view. MountFaultError when the end stop says that it has not left."""
 
     def park_now(self) -> None:
-        """Park without an event loop; blocks until arrived and released."""
+        """Park without an event loop; blocks until arrived, released and, with an end stop, measured. As `park`."""
 
     def release(self) -> None:
         """End the pulse now; the servo stays where it is, silent."""

@@ -14,7 +14,7 @@ either side of its axis. Source: Raspberry Pi, Camera Module 3 product brief."""
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The pan servo as it is mounted.
+    """One servo as it is mounted.
 
     Angles are degrees above the aimed horizon as the installer measures them: parked is up. `min_deg` is the angle at
     `min_pulse_us` and `max_deg` the one at `max_pulse_us`; a servo mounted the other way round has min_deg > max_deg.
@@ -32,6 +32,8 @@ class Calibration:
     max_pulse_us: float = 2500.0
     max_speed_deg_s: float = 110.0
     max_accel_deg_s2: float = 360.0
+    clearance_deg: float = LEAST_CLEARANCE_DEG
+    """How far parked and aimed are apart at least; 0 for an axis that does not turn the camera away."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -52,8 +54,8 @@ class Calibration:
         for name in ("parked_deg", "aim_deg"):
             if not self.reaches(getattr(self, name)):
                 raise ConfigError(f"mount: {name} is outside min_deg to max_deg")
-        if abs(self.parked_deg - self.aim_deg) < LEAST_CLEARANCE_DEG:
-            raise ConfigError(f"mount: parked_deg and aim_deg must be {LEAST_CLEARANCE_DEG:g}° apart or more")
+        if abs(self.parked_deg - self.aim_deg) < self.clearance_deg:
+            raise ConfigError(f"mount: parked_deg and aim_deg must be {self.clearance_deg:g}° apart or more")
 
     def reaches(self, angle_deg: float) -> bool:
         """Whether the mount may be sent to this angle; never true for NaN."""

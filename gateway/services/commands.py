@@ -33,6 +33,13 @@ def register(commands: Any) -> None:
         command = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the service's TOML file")
         command.set_defaults(run=_service)
+    mount = commands.add_parser("mount", help="the installer's hand on the neck: park, aim, show; never the camera")
+    mount.add_argument("action", choices=("park", "aim", "show"), help="aim works in set-up only, without a guard")
+    mount.add_argument("--config", type=Path, required=True, metavar="FILE", help="the guard's TOML file, or park's")
+    mount.add_argument("--angle", type=float, metavar="DEG", help="aim at another angle than the calibration's")
+    mount.add_argument("--seconds", type=float, default=60.0, metavar="S", help="aim for so long at most (default 60)")
+    mount.add_argument("--language", choices=("en", "sv"), default="en", help="default en")
+    mount.set_defaults(run=_mount)
     for name, words in (
         ("pause", "not tonight: no check opens until the time is over; ends a running check at once"),
         ("stop", "withdraw consent: nothing opens again until a new agreement with a fresh consent is signed"),
@@ -106,6 +113,18 @@ def _service(options: argparse.Namespace) -> int:
             from gateway.services import home
 
             home.main(load(options.config, home.HomeConfig))
+    return 0
+
+
+def _mount(options: argparse.Namespace) -> int:
+    from gateway.services import mount_hand
+
+    if not 0.0 < options.seconds <= 600.0:
+        print("tillsyn mount: --seconds is above 0 up to 600", file=sys.stderr)
+        return 2
+    mount_hand.do(
+        options.action, options.config, language=options.language, angle_deg=options.angle, hold_s=options.seconds
+    )
     return 0
 
 

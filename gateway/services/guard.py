@@ -18,12 +18,11 @@ from gateway.check import machine
 from gateway.check.machine import Why
 from gateway.config import GuardConfig
 from gateway.core.boottime import boot_id, boottime_s
-from gateway.core.error import IntegrityError
+from gateway.core.error import IntegrityError, NotParkedError
 from gateway.core.interval_clock import IntervalClock
 from gateway.core.refusal import RefusalCode
 from gateway.decision import Gate, Identity
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
-from gateway.edge.mount_gpiozero import GpiozeroMount
 from gateway.edge.mount_port import MountPort
 from gateway.edge.service_systemd import (
     bound_socket,
@@ -175,11 +174,14 @@ class Guard:
 
 def build(config: GuardConfig) -> Guard:
     """The guard of this board. Raises ConfigError; MountFaultError when nothing can park."""
-    calibration, factory, start_deg = mount_parts(config.mount, config.world)
-    mount = GpiozeroMount(calibration, factory=factory, pan_pin=config.mount.pan_pin, start_deg=start_deg)
-    mount.park_now()
-    lamp = GpiozeroLamp(factory=factory, lamp_pin=config.mount.lamp_pin)
-    return assemble(config, mount, lamp, boot=boot_id(), now=boottime_s)
+    parts = mount_parts(config.mount, config.world)
+    mount = parts.mount()
+    try:
+        mount.park_now()
+    except NotParkedError as exc:
+        # It must be told, and only a running guard can tell it. Nothing opens while the end stop says so.
+        LOG.error("mount: %s", exc)
+    return assemble(config, mount, parts.lamp(), boot=boot_id(), now=boottime_s)
 
 
 def assemble(

@@ -222,6 +222,11 @@ def ledger_path(config: GuardConfig) -> Path:
     return Path(config.state_dir) / "ledger"
 
 
+def any_agreement(config: GuardConfig) -> bool:
+    """Whether an agreement was ever put in force here and is still kept."""
+    return any(Path(config.state_dir).glob("agreement*"))
+
+
 def store_agreement(config: GuardConfig, stored: bytes) -> str:
     """Keep an agreement durably; its digest in hex. Raises OSError.
 

@@ -1,36 +1,76 @@
-"""The mount and its pins from a configuration, for the guard and for park."""
+"""The mount and its pins from a configuration: for the guard, for park, and for `tillsyn mount`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.config.file import MountConfig
 from gateway.core.error import ConfigError
 from gateway.edge.bench_world import BenchWorld
-from gateway.edge.mount_gpiozero import BenchFactory
+from gateway.edge.lamp_gpiozero import GpiozeroLamp
+from gateway.edge.mount_gpiozero import BenchFactory, GpiozeroMount
+from gateway.edge.pin_gpiozero import board_factory
 from gateway.mount.calibration import Calibration
 
 
-def calibration_of(mount: MountConfig) -> Calibration:
-    """Raises ConfigError for values that no servo may be given."""
-    return Calibration(
-        mount.parked_deg,
-        mount.aim_deg,
-        mount.min_deg,
-        mount.max_deg,
-        mount.min_pulse_us,
-        mount.max_pulse_us,
-        mount.max_speed_deg_s,
-        mount.max_accel_deg_s2,
-    )
+@dataclass(frozen=True, slots=True)
+class MountParts:
+    """What one process needs to drive the neck. Nothing is driven yet."""
+
+    config: MountConfig
+    calibration: Calibration
+    tilt: tuple[Calibration, int] | None
+    factory: Any
+    start_deg: float | None
+    """Where the servo stands, if that is known."""
+
+    def mount(self) -> GpiozeroMount:
+        """Raises MountFaultError when its pins can't be had."""
+        config = self.config
+        return GpiozeroMount(
+            self.calibration,
+            factory=self.factory,
+            pan_pin=config.pan_pin,
+            start_deg=self.start_deg,
+            tilt=self.tilt,
+            end_stop_pin=config.end_stop_pin,
+        )
+
+    def lamp(self) -> GpiozeroLamp:
+        """Raises HardwareFaultError when its pins can't be had."""
+        return GpiozeroLamp(
+            factory=self.factory, lamp_pin=self.config.lamp_pin, sensor_power_pin=self.config.sensor_power_pin
+        )
 
 
-def mount_parts(mount: MountConfig, world: str | None) -> tuple[Calibration, Any, float | None]:
-    """(calibration, pin factory, where the servo stands if that is known). Raises ConfigError."""
-    calibration = calibration_of(mount)
-    if mount.driver == "hardware":
-        return calibration, None, None
+def mount_parts(mount: MountConfig, world: str | None) -> MountParts:
+    """The parts for a configuration. Raises ConfigError; MountFaultError where the board lacks what is asked for."""
+    pins = mount.pins()
+    for name, pin in pins.items():
+        if other := [each for each in pins if each != name and pins[each] == pin]:
+            raise ConfigError(f"mount: GPIO {pin} is named twice, as {name} and {other[0]}")
+    calibration = _calibration(mount)
+    tilt = None if mount.tilt is None else (_calibration(mount.tilt, clearance_deg=0.0), mount.tilt.pin)
+    if mount.driver != "bench":
+        servo_pins = frozenset({mount.pan_pin} | ({mount.tilt.pin} if mount.tilt is not None else set()))
+        return MountParts(mount, calibration, tilt, board_factory(mount.driver, servo_pins), None)
     if world is None:
         raise ConfigError("mount.driver = 'bench' needs `world`, the directory of the simulated home")
     bench = BenchWorld(world, pan_pin=mount.pan_pin)
-    return calibration, BenchFactory(bench), bench.pan_deg(calibration)
+    return MountParts(mount, calibration, tilt, BenchFactory(bench, calibration), bench.pan_deg(calibration))
+
+
+def _calibration(axis: Any, **more: float) -> Calibration:
+    """The calibration in a MountConfig or TiltConfig. Raises ConfigError for values that no servo may be given."""
+    return Calibration(
+        axis.parked_deg,
+        axis.aim_deg,
+        axis.min_deg,
+        axis.max_deg,
+        axis.min_pulse_us,
+        axis.max_pulse_us,
+        axis.max_speed_deg_s,
+        axis.max_accel_deg_s2,
+        **more,
+    )

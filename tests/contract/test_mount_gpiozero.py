@@ -6,13 +6,13 @@ Time is moved by hand: the event loop of these tests has its own clock, and wait
 import asyncio
 import contextlib
 import itertools
-import selectors
 import subprocess
 import sys
 import time
 
 import gpiozero
 import pytest
+from hand_loop import by_hand
 
 from gateway.core.error import HardwareFaultError, MountFaultError
 from gateway.edge.bench_world import LAMP_PIN, PAN_PIN, BenchWorld
@@ -23,36 +23,6 @@ from gateway.mount.calibration import Calibration
 pytestmark = pytest.mark.slow
 
 CALIBRATION = Calibration()
-
-
-class Immediate(selectors.SelectSelector):
-    """Never waits; tells how long it should have."""
-
-    def __init__(self):
-        super().__init__()
-        self.passed_s = 0.0
-
-    def select(self, timeout=None):
-        if timeout is None:
-            raise AssertionError("the loop waits for something that will not come")
-        self.passed_s += max(0.0, timeout)
-        return super().select(0)
-
-
-class HandLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only by being waited for."""
-
-    def __init__(self):
-        self.hand = Immediate()
-        super().__init__(self.hand)
-
-    def time(self):
-        return self.hand.passed_s
-
-
-def by_hand(coroutine):
-    with asyncio.Runner(loop_factory=HandLoop) as runner:
-        return runner.run(coroutine)
 
 
 class Recorder(BenchWorld):
@@ -364,5 +334,6 @@ def test_mount_and_lamp_share_a_factory_and_do_not_disturb_one_another(world):
 
 def test_the_bench_keeps_no_history_of_its_pins(world, mount):
     by_hand(mount.aim())
-    assert isinstance(mount._servo, gpiozero.AngularServo)
-    assert len(mount._servo.pwm_device.pin.states) <= 2
+    servo = mount._axes[0].servo
+    assert isinstance(servo, gpiozero.AngularServo)
+    assert len(servo.pwm_device.pin.states) <= 2

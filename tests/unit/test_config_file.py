@@ -12,7 +12,7 @@ import tomli_w
 from gateway.config import EyeConfig, GuardConfig, LinkConfig, ParkConfig, load
 from gateway.config.file import MountConfig
 from gateway.core.error import ConfigError
-from gateway.mount.calibration import Calibration
+from gateway.services.mount_parts import mount_parts
 
 MOUNT = {"driver": "bench", "pan_pin": 18, "lamp_pin": 17}
 GOOD = {
@@ -162,9 +162,16 @@ def test_a_file_that_can_not_be_read_is_refused(kind, tmp_path):
 @pytest.mark.parametrize("change", [{"parked_deg": float("nan")}, {"aim_deg": 90.0}, {"max_pulse_us": 5000.0}])
 def test_a_mount_that_can_not_be_driven_is_refused_before_it_is(change, path):
     config = load_as(ParkConfig, path, {"mount": MOUNT | change})
-    fields = {name: getattr(config.mount, name) for name in Calibration.__dataclass_fields__}
     with pytest.raises(ConfigError):
-        Calibration(**fields)
+        mount_parts(config.mount, str(path.parent / "world"))
+
+
+@pytest.mark.parametrize("more", [{"button_pin": 17}, {"tilt": {"pin": 18, "parked_deg": 0.0, "aim_deg": 0.0}}])
+def test_a_pin_that_is_named_twice_is_refused(more, path):
+    # Mutation: drop the loop over the pins in mount_parts.
+    config = load_as(ParkConfig, path, {"mount": MOUNT | more})
+    with pytest.raises(ConfigError, match="twice"):
+        mount_parts(config.mount, str(path.parent / "world"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
