@@ -11,12 +11,22 @@ class TooLargeError(Exception):
     """The request's body is longer than its route takes."""
 
 
+class ErrorResponse(Response):
+    """An error whose code the audit log keeps."""
+
+    code: str
+
+
 def answer(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def error(status: int, code: str, message: str) -> Response:
-    return answer({"error": code, "message": message}, status)
+    response = ErrorResponse(
+        msgspec.json.encode({"error": code, "message": message}), status, media_type="application/json"
+    )
+    response.code = code
+    return response
 
 
 async def body_of(request: Request, *, max_bytes: int) -> bytes:

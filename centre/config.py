@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from centre.role import CentreRole
 from centre.witness import read_ledger_key
 from gateway.core.error import ConfigError
 from gateway.core.refusal import RefusedError
 from gateway.protocol.key import SigningKey, VerifyingKey
-from gateway.protocol.message import GatewayId, Id, Role
+from gateway.protocol.message import GatewayId, Id
 
 MAX_GRANT_HOMES = 64
 """Homes by name in one grant; with more, the grant names their groups. Source: gateway.protocol.message.Grant."""
@@ -64,9 +65,14 @@ class BrokerConfig(_Section, frozen=True):
 
 
 class AccountConfig(_Section, frozen=True):
+    """One person or program. Least privilege: `groups` limits the homes, `unit` the hand-overs of home care."""
+
     who: Who
-    roles: Annotated[list[Role], Meta(min_length=1, max_length=5)]
-    login_sha256: Sha256Hex
+    roles: Annotated[list[CentreRole], Meta(min_length=1, max_length=8)]
+    login_sha256: Sha256Hex | None = None
+    groups: list[Id] | None = None
+    unit: Id | None = None
+    subject: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
 
 
 class HomeConfig(_Section, frozen=True):
@@ -122,16 +128,67 @@ class EstConfig(_Section, frozen=True):
     """The groups of every home that is enrolled here."""
 
 
+class OidcConfig(_Section, frozen=True):
+    """An OpenID provider; accounts name their `subject` there. `client_secret_path`: the secret alone, in a file."""
+
+    issuer: Annotated[str, Meta(pattern=r"^https?://[^ ?#]{1,200}\Z")]
+    client_id: Annotated[str, Meta(min_length=1, max_length=200)]
+    client_secret_path: Path | None = None
+
+
+class LoginConfig(_Section, frozen=True):
+    """`link`: `enrol` lets a login token in until its account has a passkey, `always` for good (a demo)."""
+
+    link: Literal["always", "enrol"] = "enrol"
+    oidc: OidcConfig | None = None
+
+
+class UnitConfig(_Section, frozen=True):
+    """How a home-care unit is told of hand-overs, beside its page. Addresses stand here, never in the database."""
+
+    unit: Id
+    email: Annotated[str, Meta(pattern=r"^[^ @<>\r\n]{1,64}@[A-Za-z0-9.-]{1,190}\Z")] | None = None
+    webhook_url: Annotated[str, Meta(pattern=r"^https?://[^ ]{1,300}\Z")] | None = None
+    webhook_key_path: Path | None = None
+    """32 bytes or more that sign what is posted (Standard Webhooks, HMAC-SHA256); whoever receives has them too."""
+
+
+class SmtpConfig(_Section, frozen=True):
+    """The mail server. `starttls` demands TLS and a certificate that the machine trusts; `none` is for loopback."""
+
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    sender: Annotated[str, Meta(pattern=r"^[^ @<>\r\n]{1,64}@[A-Za-z0-9.-]{1,190}\Z")]
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str | None = None
+    password_path: Path | None = None
+
+
+class HandoverConfig(_Section, frozen=True):
+    """`fallback` is the unit that is told when one has no channel, and of every escalation."""
+
+    units: list[UnitConfig] = msgspec.field(default_factory=list)
+    fallback: Id | None = None
+    smtp: SmtpConfig | None = None
+
+
 class CentreConfig(_Section, frozen=True):
     """The whole file. Relative paths are relative to the file's folder."""
 
-    database_path: Path
     issuing_key_path: Path
     http: HttpConfig
     broker: BrokerConfig
     accounts: Annotated[list[AccountConfig], Meta(min_length=1)]
     homes: list[HomeConfig]
     ice: IceConfig
+    database_path: Path | None = None
+    """An SQLite file: the embedded default, for one worker."""
+    database_url: Annotated[str, Meta(pattern=r"^postgresql://[^ ]{1,300}\Z")] | None = None
+    """PostgreSQL, for several workers. A password belongs into libpq's own files (~/.pgpass), not here."""
+    login: LoginConfig = msgspec.field(default_factory=LoginConfig)
+    handover: HandoverConfig = msgspec.field(default_factory=HandoverConfig)
+    metrics_port: Port | None = None
+    """Where Prometheus reads, on a loopback address; without it nothing is shown."""
     grant_epoch: Annotated[int, Meta(ge=0, le=2**31)] = 0
     est: EstConfig | None = None
     """Without it no device can be enrolled here."""
@@ -195,7 +252,16 @@ def check(config: CentreConfig, path: Path) -> None:
     """What a schema can't say; raises ConfigError."""
     _check_loopback(config.http, path)
     _check_once(path, "accounts: who", [account.who for account in config.accounts])
-    _check_once(path, "accounts: login_sha256", [account.login_sha256 for account in config.accounts])
+    _check_once(
+        path, "accounts: login_sha256", [account.login_sha256 for account in config.accounts if account.login_sha256]
+    )
+    _check_once(path, "accounts: subject", [account.subject for account in config.accounts if account.subject])
+    if (config.database_path is None) == (config.database_url is None):
+        raise ConfigError(f"{path}: name one of database_path (SQLite) and database_url (PostgreSQL)")
+    _check_handover(config.handover, path)
+    for account in config.accounts:
+        if CentreRole.HOME_CARE in account.roles and account.unit is None:
+            raise ConfigError(f"{path}: {account.who}: an account of home care needs its unit")
     _check_once(path, "homes: gateway", [home.gateway for home in config.homes])
     for home in config.homes:
         device_key(home, path)
@@ -206,6 +272,17 @@ def check(config: CentreConfig, path: Path) -> None:
             raise ConfigError(f"{path}: with more than {MAX_GRANT_HOMES} homes each needs a group")
         if len({group for home in config.homes for group in home.groups}) > MAX_GRANT_GROUPS:
             raise ConfigError(f"{path}: more than {MAX_GRANT_GROUPS} groups do not fit a grant")
+
+
+def _check_handover(handover: HandoverConfig, path: Path) -> None:
+    _check_once(path, "handover.units: unit", [unit.unit for unit in handover.units])
+    if handover.fallback is not None and handover.fallback not in {unit.unit for unit in handover.units}:
+        raise ConfigError(f"{path}: handover.fallback names no unit of handover.units")
+    for unit in handover.units:
+        if unit.email is not None and handover.smtp is None:
+            raise ConfigError(f"{path}: {unit.unit} has an email address, and there is no [handover.smtp]")
+        if unit.webhook_url is not None and unit.webhook_key_path is None:
+            raise ConfigError(f"{path}: {unit.unit}: webhook_url needs webhook_key_path")
 
 
 def _check_loopback(http: HttpConfig, path: Path) -> None:

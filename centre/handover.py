@@ -1,8 +1,9 @@
 """A check that was not made becomes somebody's task: begun once for each occasion, and never dropped.
 
-A hand-over goes from open to acknowledged to done, each by a named person, and no other way. While it is open and its
-time is up, it escalates, again and again. It begins by whoever notices first: the device (`check.closed`, its ledger),
-or the centre (`centre.missed`); the occasion's name makes the two one.
+A hand-over goes from open to acknowledged to done, each by a named person, and no other way; between the last two
+somebody says that they have arrived. While it is open and its time is up, it escalates, again and again. It begins by
+whoever notices first: the device (`check.closed`, its ledger), or the centre (`centre.missed`); the occasion's name
+makes the two one.
 """
 
 from __future__ import annotations
@@ -12,29 +13,16 @@ import logging
 import secrets
 from typing import Any, Final
 
-import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-
-from centre.answer import answer, body_of, error
-from centre.session import Session
 from centre.state import CentreState
 from centre.store import HandoverStart, Store
 from gateway.agreement import Agreement, HandoverStep, parse_agreement
 from gateway.core.refusal import RefusedError
-from gateway.protocol import strict_json
 from gateway.protocol.key import b64url_encode
-from gateway.protocol.message import Role, Word
 
 DEFAULT_WITHIN_MIN: Final = 15
 """For an occasion whose agreement the centre does not hold: somebody must look at it soon, and find out."""
-NEWEST: Final = 200
 
 _log = logging.getLogger(__name__)
-
-
-class _Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    outcome: Word
 
 
 def start_of(
@@ -118,68 +106,3 @@ async def escalate(state: CentreState) -> int:
         _log.warning("%s: hand-over %s is not acknowledged (%d)", row["gateway"], row["id"], row["escalations"])
         state.events.send("handover", news(row))
     return len(late)
-
-
-# HTTP
-
-
-async def handovers(state: CentreState, _session: Session, request: Request) -> Response:
-    """Those that somebody must still act on, most urgent first; with ?all=1 the newest of all."""
-    newest = NEWEST if request.query_params.get("all") == "1" else None
-    rows = await asyncio.to_thread(state.store.handovers, newest=newest)
-    return answer([_facts(row) for row in rows])
-
-
-async def acknowledge(state: CentreState, session: Session, request: Request) -> Response:
-    """Take it on. The first person counts; the same person may repeat."""
-    refusal = _refusal(session)
-    if refusal is not None:
-        return refusal
-    handover, who = request.path_params["handover"], session.account.who
-    await asyncio.to_thread(state.store.acknowledge_handover, handover, who=who, now_unix_s=state.clock())
-    row = await asyncio.to_thread(state.store.handover, handover)
-    if row is None:
-        return _unknown()
-    if row["acknowledged_by"] != who:
-        return error(409, "already-acknowledged", f"{row['acknowledged_by']} has acknowledged this hand-over already.")
-    state.events.send("handover", news(row))
-    return answer(_facts(row))
-
-
-async def finish(state: CentreState, session: Session, request: Request) -> Response:
-    """`{"outcome": word}`: what came of it. Only of one that somebody has acknowledged."""
-    refusal = _refusal(session)
-    if refusal is not None:
-        return refusal
-    try:
-        untrusted = strict_json.loads(await body_of(request, max_bytes=512))
-        outcome = msgspec.convert(untrusted, _Outcome, strict=True).outcome
-    except (RefusedError, msgspec.ValidationError):
-        return error(400, "malformed", 'Send {"outcome": WORD}, in small letters, digits and hyphens.')
-    handover, who = request.path_params["handover"], session.account.who
-    is_done = await asyncio.to_thread(
-        state.store.finish_handover, handover, who=who, outcome=outcome, now_unix_s=state.clock()
-    )
-    row = await asyncio.to_thread(state.store.handover, handover)
-    if row is None:
-        return _unknown()
-    if not is_done and row["state"] == "open":
-        return error(409, "not-acknowledged", "Nobody has acknowledged this hand-over. Acknowledge it first.")
-    if (row["done_by"], row["outcome"]) != (who, outcome):
-        return error(409, "already-done", f"{row['done_by']} has finished this hand-over: {row['outcome']}.")
-    state.events.send("handover", news(row))
-    return answer(_facts(row))
-
-
-def _refusal(session: Session) -> Response | None:
-    if Role.OPERATOR in session.account.roles:
-        return None
-    return error(403, "wrong-role", "Your account may not take on hand-overs. Ask a colleague with the operator role.")
-
-
-def _unknown() -> Response:
-    return error(404, "unknown-handover", "There is no such hand-over. Go back to the list.")
-
-
-def _facts(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "install_epoch"}

@@ -292,7 +292,13 @@ class Intake:
 
     async def _take_status(self, home: Home, payload: bytes) -> None:
         status = _parse_status(payload)
-        await asyncio.to_thread(self._state.store.set_online, home.gateway, online=status.online, tunnel=status.tunnel)
+        await asyncio.to_thread(
+            self._state.store.set_online,
+            home.gateway,
+            online=status.online,
+            tunnel=status.tunnel,
+            now_unix_s=self._state.clock(),
+        )
         self._state.events.send("home", {"gateway": home.gateway})
 
     def _take_ask(self, home: Home, payload: bytes) -> None:

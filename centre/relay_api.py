@@ -6,26 +6,20 @@ import secrets
 from typing import Final
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
-from centre.answer import answer, error
+from centre.answer import answer
+from centre.api.endpoint import Call
 from centre.relay import ice_servers
-from centre.session import Session
-from centre.state import CentreState
 from gateway.protocol.topic import Branch, topic
 
 EXPIRY_S: Final = 30
 """For the home's message: it is of no use to a check that is over."""
 
 
-async def relay_endpoint(state: CentreState, session: Session, request: Request) -> Response:
+async def relay(call: Call) -> Response:
     """What the page needs to reach one home's picture; the home is given its part."""
-    home = state.homes.get(request.path_params["gateway"])
-    if home is None:
-        return error(404, "unknown-home", "The centre knows no such home. Go back to the list.")
-    if "operator" not in session.account.roles:
-        return error(403, "wrong-role", "Your account may not make checks. Ask a colleague with the operator role.")
+    state, home = call.state, call.the_home
     if state.relay is None:
         return answer({"ice_servers": ice_servers(state.ice, None)})
     once = secrets.token_hex(8)

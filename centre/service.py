@@ -12,19 +12,22 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import uvicorn
 
+from centre import fault
 from centre.app import make_app
 from centre.config import CentreConfig, read_issuing_key
+from centre.deliver import MailServer, Post, Unit, keep_delivering
 from centre.est import Desk, make_desk
 from centre.exchange import Exchange
 from centre.intake import SUBSCRIPTIONS, Intake
 from centre.missed import keep_looking, keep_reconciling
 from centre.port import BrokerPort
 from centre.relay import read_relay
-from centre.state import Account, CentreState, Home
+from centre.state import Account, CentreState, Home, Provider
 from centre.store import Store
 from centre.witness import read_cosigner, read_ledger_key
 from gateway.core.error import ConfigError
@@ -41,8 +44,6 @@ def make_state(
 ) -> CentreState:
     """Build the parts; opens the database and registers the homes. Raises ConfigError, SQLAlchemyError."""
     issuing_key = read_issuing_key(config.issuing_key_path)
-    if not config.database_path.parent.is_dir():
-        raise ConfigError(f"{config.database_path.parent}: no such folder for the database")
     cosigner = None
     if config.witness_key_path is not None:
         cosigner = read_cosigner(config.witness_key_path, config.witness_name)
@@ -56,24 +57,79 @@ def make_state(
         )
         for home in config.homes
     }
-    store = Store(config.database_path)
+    store = open_store(config)
     for home in homes.values():
         store.put_home(home.gateway, install_epoch=home.install_epoch, device_kid=home.device_key.kid)
     return CentreState(
         accounts={
-            account.who: Account(account.who, tuple(account.roles), account.login_sha256) for account in config.accounts
+            account.who: Account(
+                account.who,
+                tuple(account.roles),
+                account.login_sha256,
+                None if account.groups is None else frozenset(account.groups),
+                account.unit,
+                account.subject,
+            )
+            for account in config.accounts
         },
         homes=homes,
         issuing_key=issuing_key,
         grant_epoch=config.grant_epoch,
         ice=config.ice,
-        origins=frozenset({origin, *config.http.public_origins}),
+        origins=frozenset({*_local(origin), *config.http.public_origins}),
         store=store,
         exchange=Exchange(broker),
         clock=clock,
+        link_rule=config.login.link,
+        oidc=_provider(config),
         cosigner=cosigner,
         relay=read_relay(config.ice),
     )
+
+
+def open_store(config: CentreConfig) -> Store:
+    """The database that the configuration names. Raises ConfigError, SQLAlchemyError."""
+    if config.database_url is not None:
+        return Store(config.database_url)
+    path = config.database_path
+    assert path is not None, "centre.config.check"
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent}: no such folder for the database")
+    return Store(path)
+
+
+def _provider(config: CentreConfig) -> Provider | None:
+    oidc = config.login.oidc
+    if oidc is None:
+        return None
+    secret = None if oidc.client_secret_path is None else _secret(oidc.client_secret_path).decode()
+    return Provider(oidc.issuer, oidc.client_id, secret)
+
+
+def make_post(config: CentreConfig, *, page: str) -> Post:
+    """How home care is told. Raises ConfigError when a file with a secret can't be read."""
+    handover = config.handover
+    units = {
+        unit.unit: Unit(
+            unit.unit,
+            unit.email,
+            unit.webhook_url,
+            None if unit.webhook_key_path is None else _secret(unit.webhook_key_path),
+        )
+        for unit in handover.units
+    }
+    smtp, mail = handover.smtp, None
+    if smtp is not None:
+        password = None if smtp.password_path is None else _secret(smtp.password_path).decode()
+        mail = MailServer(smtp.host, smtp.port, smtp.sender, smtp.security, smtp.username, password)
+    return Post(units, handover.fallback, mail, page)
+
+
+def _secret(path: Path) -> bytes:
+    try:
+        return path.read_bytes().strip()
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}") from exc
 
 
 async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _url: None) -> None:
@@ -102,14 +158,17 @@ async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _ur
     with contextlib.closing(listening):
         state = make_state(config, broker=broker, origin=origin)
         with contextlib.closing(state.store):
+            post = make_post(config, page=f"{[*config.http.public_origins, origin][0]}/")
             desk = None if config.est is None else make_desk(config.est, state)
-            await _run_parts(state, broker, listening, lambda: ready(f"{origin}/"), desk)
+            await _run_parts(state, broker, post, listening, ready=lambda: ready(f"{origin}/"), desk=desk)
 
 
 async def _run_parts(
     state: CentreState,
     broker: BrokerPort,
+    post: Post,
     listening: socket.socket,
+    *,
     ready: Callable[[], None],
     desk: Desk | None = None,
 ) -> None:
@@ -123,6 +182,8 @@ async def _run_parts(
         group.create_task(intake.answer_time(), name="time")
         group.create_task(keep_looking(state), name="missed")
         group.create_task(keep_reconciling(state), name="reconcile")
+        group.create_task(fault.keep_looking(state), name="faults")
+        group.create_task(keep_delivering(state, post), name="deliveries")
         group.create_task(_serve(server, state, listening), name="http")
         if desk is not None:
             group.create_task(_enrol(desk), name="enrolment")
@@ -131,6 +192,11 @@ async def _run_parts(
 async def _enrol(desk: Desk) -> None:
     with contextlib.closing(listen(desk.config.host, desk.config.port)) as listening:
         await desk.serve(listening)
+
+
+def _local(origin: str) -> tuple[str, ...]:
+    """A passkey needs a host's name, and an address has none: the console answers to `localhost` as well."""
+    return origin, f"http://localhost:{origin.rpartition(':')[2]}"
 
 
 async def _serve(server: uvicorn.Server, state: CentreState, listening: socket.socket) -> None:

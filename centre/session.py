@@ -7,7 +7,6 @@ limited here too.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -15,7 +14,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from centre.login import TokenLogin
+from centre.login import by_token, sha256
 from centre.state import Account, CentreState
 
 COOKIE: Final = "tillsyn_session"
@@ -41,7 +40,7 @@ async def log_in(state: CentreState, account: Account) -> str:
     now_unix_s = state.clock()
     await asyncio.to_thread(
         state.store.put_session,
-        _sha256(cookie),
+        sha256(cookie),
         who=account.who,
         exp_unix_s=now_unix_s + SESSION_LIFE_S,
         now_unix_s=now_unix_s,
@@ -53,7 +52,9 @@ async def session_of(state: CentreState, request: Request) -> Session | None:
     """The session of a request, by bearer token or cookie; None if there is none, or its account is gone."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme:
-        account = TokenLogin(state.accounts).account_of(token.strip()) if scheme.lower() == "bearer" else None
+        if scheme.lower() != "bearer":
+            return None
+        account = await asyncio.to_thread(by_token, state, token.strip())
         return None if account is None else Session(account, None)
     try:
         morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
@@ -61,7 +62,7 @@ async def session_of(state: CentreState, request: Request) -> Session | None:
         return None
     if morsel is None:
         return None
-    digest = _sha256(morsel.value)
+    digest = sha256(morsel.value)
     who = await asyncio.to_thread(state.store.session_who, digest, now_unix_s=state.clock())
     account = state.accounts.get(who) if who is not None else None
     return None if account is None else Session(account, digest)
@@ -84,7 +85,3 @@ class RateLimit:
             self._buckets.clear()  # more sessions than a centre has seats: start over, rather than grow
         self._buckets[key] = (left - 1 if left >= 1 else left, now_s)
         return left >= 1
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 from centre.config import IceConfig
+from centre.desk_cache import DeskCache
 from centre.event_stream import EventStream
 from centre.exchange import Exchange
 from centre.relay import Relay
+from centre.role import CentreRole
 from centre.store import Store
 from centre.witness import Cosigner, Log, Witness
 from gateway.ledger import VerifierKey
 from gateway.protocol.key import SigningKey, VerifyingKey
-from gateway.protocol.message import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,32 @@ class Account:
     """Somebody who may log in; `who` is the pseudonym that stands in grants and logs."""
 
     who: str
-    roles: tuple[Role, ...]
-    login_sha256: str
+    roles: tuple[str, ...]
+    """Words of `centre.role.CentreRole`."""
+    login_sha256: str | None = None
+    """Of a login token; None: by passkey or OpenID only."""
+    groups: frozenset[str] | None = None
+    """Sees only homes of these groups; None: all homes of the centre."""
+    unit: str | None = None
+    """For home care: the unit whose hand-overs these are."""
+    subject: str | None = None
+    """The `sub` that the OpenID provider gives for this person."""
+
+    def sees(self, home: Home) -> bool:
+        return self.groups is None or bool(self.groups & home.groups)
+
+    def answers(self, unit: str | None) -> bool:
+        """Whether a hand-over to `unit` is this account's; one that names no unit is everybody's."""
+        return CentreRole.HOME_CARE not in self.roles or unit is None or unit == self.unit
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An OpenID provider, as configured. `issuer` is exact; its discovery document must name itself so."""
+
+    issuer: str
+    client_id: str
+    client_secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +78,11 @@ class CentreState:
     exchange: Exchange
     clock: Callable[[], float]
     events: EventStream = field(default_factory=EventStream)
+    desk_cache: DeskCache = field(default_factory=DeskCache)
+    link_rule: Literal["always", "enrol"] = "always"
+    """Whether a login token goes on working once its account has a passkey."""
+    oidc: Provider | None = None
+    """The OpenID provider, where there is one."""
     cosigner: Cosigner | None = None
     """None: checkpoints are checked and not cosigned."""
     relay: Relay | None = None

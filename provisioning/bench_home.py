@@ -425,6 +425,7 @@ def _write_centre(home: BenchHome, http_port: int, ledger_vkey: str) -> None:
         home.centre_config,
         {
             "database_path": "centre.sqlite",
+            "login": {"link": "always"},
             "issuing_key_path": "issuing.pem",
             "witness_key_path": "witness.pem",
             "http": {

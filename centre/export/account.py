@@ -27,6 +27,7 @@ from gateway.ledger import (
     RecordKind,
     StoredRecord,
     VerifyReport,
+    parse_line,
     read_records,
     verify_directory,
 )
@@ -213,6 +214,30 @@ def read_account(path: Path, *, unverified: bool = False) -> Account:
         gathering.erased,
         report if fault is None else None,
         fault,
+    )
+
+
+def account_of_lines(gateway: str, lines: Iterable[bytes]) -> Account:
+    """The account of raw ledger lines as a centre received them, in order. Under `fault`: nothing here was verified
+    against the ledger's signed checkpoints, and lines may be missing.
+    """
+    gathering = _Gathering()
+    for raw in lines:
+        try:
+            line = parse_line(raw)
+        except ValueError:
+            gathering.erased += 1  # kept as it came from a home whose ledger key the centre does not know
+            continue
+        gathering.take(StoredRecord(line.seq, line.record(), line.leaf_hash(), raw))
+    return Account(
+        gateway,
+        tuple(each.look() for each in gathering.looks.values()),
+        tuple(gathering.refusals),
+        tuple(gathering.events),
+        gathering.size,
+        gathering.erased,
+        None,
+        LedgerRefusedError(Finding.UNREADABLE, "as received by the centre; verify the home's own ledger"),
     )
 
 

@@ -28,10 +28,31 @@ async function ask(path, options = {}) {
 }
 
 export const getConfig = () => ask("/api/v1/config");
-export const getHomes = () => ask("/api/v1/homes");
+export const getHomes = () => ask("/api/v1/homes?last=0");
+export const getHome = (gateway) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}`);
+export const getQueue = () => ask("/api/v1/queue");
+export const getFaults = () => ask("/api/v1/faults");
+export const takeFault = (gateway, code) => postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/faults/take`, {code});
+export const claim = (gateway, {line, occasion}) => postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/claim`, {line, occasion});
+export const release = (gateway, {line, occasion}) => postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/release`, {line, occasion});
+export const getPlan = () => ask("/api/v1/plan");
+export const getAgreements = (gateway) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/agreements`);
+export const getMeaning = (agreement) => postJson("/api/v1/plan/meaning", {agreement});
+export const getDrafts = () => ask("/api/v1/drafts");
+export const endDraft = (id) => postJson(`/api/v1/drafts/${encodeURIComponent(id)}/end`, {});
+export const sendTrust = (gateway, statement) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/trust`, {
+  method: "POST", headers: {"Content-Type": "text/plain"}, body: statement,
+});
+export const getAudit = (after) => ask(`/api/v1/audit?after=${after}`);
+export const getDeliveries = (id) => ask(`/api/v1/handovers/${encodeURIComponent(id)}/deliveries`);
+export const getPasskeys = () => ask("/api/v1/passkeys");
+export const beginPasskey = () => postJson("/api/v1/passkeys/begin", {});
+export const finishPasskey = (login, credential) => postJson("/api/v1/passkeys", {login, credential});
+export const removePasskey = (id) => postJson("/api/v1/passkeys/remove", {credential_id: id});
 export const getLog = (gateway, newest) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/ledger?newest=${newest}`);
 export const getHandovers = () => ask("/api/v1/handovers");
 export const acknowledgeHandover = (id) => postJson(`/api/v1/handovers/${encodeURIComponent(id)}/acknowledge`, {});
+export const arriveHandover = (id) => postJson(`/api/v1/handovers/${encodeURIComponent(id)}/arrive`, {});
 export const finishHandover = (id, outcome) => postJson(`/api/v1/handovers/${encodeURIComponent(id)}/done`, {outcome});
 export const logOut = () => postJson("/logout", {});
 export const getGrant = (jwk) => postJson("/api/v1/grants", {jwk});
@@ -39,7 +60,7 @@ export const getGrant = (jwk) => postJson("/api/v1/grants", {jwk});
 /** The relay's servers with credentials for one check; the home gets its own at the same time. */
 export const getIceServers = async (gateway) => (await postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/relay`, {})).ice_servers;
 
-function postJson(path, value) {
+export function postJson(path, value) {
   return ask(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(value)});
 }
 

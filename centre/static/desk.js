@@ -11,9 +11,11 @@ export const desk = {
   operator: null, // {key, grant}
   grantExpUnixS: 0,
   clockOffsetS: 0,
-  homes: [],
+  queue: {items: [], counts: {}},
   handovers: [],
+  view: "queue", // or home, homes, handovers, plan, audit, account
   gateway: null, // the home that is open
+  home: null, // what the centre knows of it
   check: null,
   isStarting: false,
   inputMs: 0,
@@ -21,8 +23,8 @@ export const desk = {
 };
 
 export const nowUnixS = () => Date.now() / 1000 + desk.clockOffsetS;
-export const openHome = () => desk.homes.find((home) => home.gateway === desk.gateway);
-export const may = (role) => desk.config.roles.includes(role);
+export const openHome = () => (desk.home?.gateway === desk.gateway ? desk.home : undefined);
+export const may = (...roles) => roles.some((role) => desk.config.roles.includes(role));
 
 /** Only a change is written: the same words again are no news to a screen reader. */
 export function setText(element, text) {

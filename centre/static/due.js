@@ -28,6 +28,13 @@ export function byUrgency(one, other) {
   return ORDER.indexOf(one.word) - ORDER.indexOf(other.word) || one.opens_unix_s - other.opens_unix_s;
 }
 
+/** One check of the queue, in the words of a home's own list. */
+export const ofItem = (item) => standing({
+  line: item.line, occasion: item.occasion, attempt: item.word === "running" ? 0 : item.attempt, max_s: item.max_s,
+  status: item.word === "overdue" ? "missed" : item.word === "running" ? "due" : item.word,
+  opens_unix_s: item.opens_unix_s ?? 0, closes_unix_s: item.by_unix_s ?? 0,
+});
+
 export const dueOf = (home) => home.due.map(standing).sort(byUrgency);
 export const chosenDue = (home) => dueOf(home).find((one) => one.id === desk.chosen);
 

@@ -1,14 +1,15 @@
 // Hand-overs: who must act and by when, taking one on, and what came of it.
 
-import {acknowledgeHandover, finishHandover} from "./api.js";
+import {acknowledgeHandover, arriveHandover, finishHandover, getDeliveries} from "./api.js";
 import {byId, complain, desk, fromTemplate, may, nowUnixS, say, setText, showRows} from "./desk.js";
 import {t, tn} from "./say.js";
-import {clockTime, OUTCOMES, reason, since, steps} from "./words.js";
+import {channel, clockTime, OUTCOMES, reason, since, steps} from "./words.js";
 
 /** Who must act, and by when. */
 function whoText(one) {
   const unit = one.unit ?? t("home care");
   if (one.state === "acknowledged") {
+    if (one.arrived_by) return t("{who} is there since {time} · {unit}", {who: one.arrived_by, unit, time: clockTime(one.arrived_unix_s)});
     return t("{who} has taken it on · {unit} · since {time}", {who: one.acknowledged_by, unit, time: clockTime(one.acknowledged_unix_s)});
   }
   const late = one.escalations > 0 ? t(" · overdue, told {n} times", {n: one.escalations + 1}) : "";
@@ -24,6 +25,8 @@ function newRow({id}) {
   outcome.addEventListener("change", () => { finish.disabled = outcome.value === ""; });
   finish.disabled = true;
   row.querySelector(".handover-take").addEventListener("click", () => { void act(row, () => acknowledgeHandover(id)); });
+  row.querySelector(".handover-arrive").addEventListener("click", () => { void act(row, () => arriveHandover(id)); });
+  row.querySelector("details").addEventListener("toggle", ({target}) => { if (target.open) void showDeliveries(row, id); });
   finish.addEventListener("click", () => { void act(row, () => finishHandover(id, outcome.value)); });
   return row;
 }
@@ -40,8 +43,26 @@ async function act(row, how) {
   await desk.refresh();
 }
 
+async function showDeliveries(row, id) {
+  let told;
+  try {
+    told = await getDeliveries(id);
+  } catch (error) {
+    complain(error);
+    return;
+  }
+  row.querySelector(".handover-told").replaceChildren(...told.map((one) => {
+    const line = document.createElement("li");
+    const time = clockTime(one.done_unix_s ?? one.created_unix_s);
+    const values = {unit: one.unit, channel: channel(one.channel), time, n: one.tries};
+    line.textContent = one.state === "done"
+      ? t("{unit} by {channel}: told {time}", values) : t("{unit} by {channel}: not yet, tried {n} times", values);
+    return line;
+  }));
+}
+
 function fillRow(row, one) {
-  const mayAct = may("operator");
+  const mayAct = may("operator", "home-care");
   const isOpen = one.state === "open";
   const isLate = isOpen && nowUnixS() > one.deadline_unix_s;
   const name = `${one.gateway}, ${one.occasion.replace("T", " ")}`;
@@ -58,6 +79,9 @@ function fillRow(row, one) {
   const finish = row.querySelector(".handover-finish");
   const hadTake = take === document.activeElement;
   take.hidden = !isOpen || !mayAct;
+  const arrive = row.querySelector(".handover-arrive");
+  arrive.hidden = isOpen || !mayAct || one.arrived_by !== null;
+  arrive.setAttribute("aria-label", t("I am there: {name}", {name}));
   finish.hidden = row.querySelector(".handover-outcome").hidden = isOpen || !mayAct;
   take.setAttribute("aria-label", t("Acknowledge hand-over: {name}", {name}));
   finish.setAttribute("aria-label", t("Done: {name}", {name}));

@@ -1,6 +1,6 @@
 // One home: its agreed checks, the challenge that is fetched before it is needed, one check at a time, and the log.
 
-import {command, getIceServers, getLog, RefusedError} from "./api.js";
+import {claim, command, getIceServers, getLog, RefusedError, release} from "./api.js";
 import {Check} from "./check.js";
 import {byId, complain, desk, fromTemplate, may, nowMs, nowUnixS, openHome, say, setText} from "./desk.js";
 import {chosenDue, dueOf, fillPill, noteText, whenText} from "./due.js";
@@ -11,6 +11,8 @@ const RENEW_BEFORE_S = 6;
 const ASK_AGAIN_S = 15;
 const IDLE_LIMIT_S = 600;
 const LOG_ROWS = 30;
+const CLAIM_EVERY_MS = 30000;
+const CLAIM_AGAIN_MS = 5000;
 
 Object.assign(desk, {
   challenge: null, // {message, heardMs, iceServers}
@@ -19,6 +21,9 @@ Object.assign(desk, {
   askingFor: null, // the home that a challenge is under way to; another home need not wait for a silent one
   chosen: null, // "line occasion" of the due check that Start would open
   isSending: false,
+  claimed: null, // {gateway, line, occasion, atMs}: the check that is ours to make
+  claimAskedMs: -Infinity,
+  claimedBy: null, // whose it is, if it is another's
   awaited: null, // {check, sinceMs}: ended here, not yet confirmed by the home
   visibleSinceMs: 0,
 });
@@ -31,6 +36,9 @@ export function showHome() {
   online.textContent = note || (home.tunnel === "fallback" ? t("Connected without its tunnel (slower)") : t("Connected"));
   online.dataset.status = note ? "missed" : "done-not-now";
   showDue(home);
+  setText(byId("agreement-line"), home.agreement === null ? t("No agreement is in force.") : t("Agreement {name}, version {n}.", {
+    name: home.agreement, n: home.version,
+  }));
   const obstacle = startObstacle();
   byId("start").disabled = obstacle !== "";
   byId("start-reason").textContent = obstacle;
@@ -64,7 +72,7 @@ function showDue(home) {
     radio.checked = one.id === desk.chosen;
     radio.disabled = desk.check !== null || desk.isStarting;
     fillPill(row.querySelector(".pill"), one);
-    row.querySelector(".due-when").textContent = whenText(one);
+    row.querySelector(".due-when").textContent = `${one.line} · ${whenText(one)}`;
     row.querySelector(".due-note").textContent = one.attempt > 1
       ? t("look {n}, at most {max} s", {n: one.attempt, max: one.max_s}) : t("at most {max} s", {max: one.max_s});
   });
@@ -83,6 +91,7 @@ function startObstacle() {
   if (clock) return clock;
   const due = chosenDue(home);
   if (!due) return t("No check is agreed around now.");
+  if (desk.claimedBy) return t("{who} is about to make this check. Take another one.", {who: desk.claimedBy});
   if (due.canStart) return "";
   switch (due.word) {
     case "soon": case "recheck": 
@@ -102,6 +111,7 @@ export function showCover() {
       ? t("Picture ended. Waiting for the home to confirm that its camera is off…") : t("No check is running");
   } else if (desk.isSending) words = t("Sending your verdict…");
   else if (document.hidden) words = t("Covered: this tab is hidden");
+  else if (!document.hasFocus()) words = t("Covered: click here to look on");
   else if (!check?.isLive) words = t("Opening… the camera is turning towards the room");
   else if (check.isStale || check.lastFrameMs < desk.visibleSinceMs) {
     words = t("Covered: this picture is older than 2 seconds. Wait for the next one, or choose Unsure.");
@@ -188,6 +198,37 @@ export function keepChallenge() {
   // Each challenge makes the home get ready; a page that nobody touches does not keep it so all night.
   const isIdle = nowMs() - desk.inputMs > IDLE_LIMIT_S * 1000;
   if (!isIdle && chosenDue(home)?.canStart && !isChallengeFresh(RENEW_BEFORE_S)) void fetchChallenge();
+}
+
+// Claims: what one operator is about to do, no other takes
+
+/** Claim the chosen check while this page has it open, and let go of any other. */
+export async function keepClaim() {
+  const home = openHome();
+  const due = home && may("operator") && !document.hidden && nowMs() - desk.inputMs < IDLE_LIMIT_S * 1000 ? chosenDue(home) : undefined;
+  const wanted = due?.canStart ? {gateway: home.gateway, line: due.line, occasion: due.occasion} : null;
+  const held = desk.claimed;
+  const isSame = held && wanted && held.gateway === wanted.gateway && held.line === wanted.line && held.occasion === wanted.occasion;
+  if (isSame && nowMs() - held.atMs < CLAIM_EVERY_MS) return;
+  if (wanted && desk.claimedBy && nowMs() - desk.claimAskedMs < CLAIM_AGAIN_MS) return;
+  if (held && !isSame) {
+    desk.claimed = null;
+    release(held.gateway, held).catch(() => {}); // it lapses by itself
+  }
+  if (!wanted) {
+    desk.claimedBy = null;
+    return;
+  }
+  desk.claimed = {...wanted, atMs: nowMs()};
+  desk.claimAskedMs = nowMs();
+  try {
+    await claim(wanted.gateway, wanted);
+    desk.claimedBy = null;
+  } catch (error) {
+    desk.claimed = null;
+    desk.claimedBy = error.code === "claimed" ? (error.message.split(" ")[0] || "–") : null;
+  }
+  if (desk.gateway === wanted.gateway) showHome();
 }
 
 // The check
@@ -314,7 +355,7 @@ export function showOutcome(closed) {
 export function expectOutcome() {
   if (!desk.awaited) return;
   const waitedMs = nowMs() - desk.awaited.sinceMs;
-  const known = desk.homes.find((home) => home.gateway === desk.awaited.gateway)?.last.find((one) => one.check === desk.awaited.check);
+  const known = desk.home?.last.find((one) => one.check === desk.awaited.check);
   if (known) {
     showOutcome(known);
   } else if (waitedMs > 25000) {

@@ -1,10 +1,14 @@
 // What the centre says has changed.
 
-import {getHandovers, getHomes} from "./api.js";
-import {byId, complain, desk, setText} from "./desk.js";
+import {getHandovers, getHome, getQueue} from "./api.js";
+import {byId, complain, desk, may, setText} from "./desk.js";
 import {showLog, showOutcome} from "./home.js";
 import {t} from "./say.js";
 import {alarm} from "./words.js";
+
+// Whoever reckons the queue for us keeps it for 0.4 s: asked later than that after the news, it has the news in it.
+const AFTER_NEWS_MS = 450;
+const SEES_HOMES = ["operator", "planner", "steward", "installer", "auditor"];
 
 let refreshing = null;
 let show = () => {};
@@ -12,9 +16,9 @@ let show = () => {};
 /** Fetch the homes; calls while one is under way are served by one more. */
 desk.refresh = () => {
   refreshing ??= (async () => {
-    await new Promise((resolve) => { setTimeout(resolve, 100); });
+    await new Promise((resolve) => { setTimeout(resolve, AFTER_NEWS_MS); });
     try {
-      [desk.homes, desk.handovers] = await Promise.all([getHomes(), getHandovers()]);
+      await load();
       connected(true);
       show();
       await showLog();
@@ -27,6 +31,18 @@ desk.refresh = () => {
   })();
   return refreshing;
 };
+
+/** Fetch what the open view needs. */
+export async function load() {
+  const isOpen = desk.gateway !== null;
+  const [queue, home] = await Promise.all([
+    may(...SEES_HOMES) ? getQueue() : getHandovers().then((handovers) => ({items: [], counts: {}, handovers})),
+    isOpen ? getHome(desk.gateway) : null,
+  ]);
+  desk.queue = queue;
+  desk.handovers = queue.handovers;
+  if (home !== null && home.gateway === desk.gateway) desk.home = home;
+}
 
 export function connected(is) {
   const line = byId("connection");
@@ -49,7 +65,7 @@ export function listen(showAll) {
     showOutcome(JSON.parse(data));
     void desk.refresh();
   });
-  source.addEventListener("handover", () => { void desk.refresh(); });
+  for (const event of ["handover", "claim", "fault"]) source.addEventListener(event, () => { void desk.refresh(); });
   source.addEventListener("alarm", ({data}) => {
     byId("alarm").textContent = alarm(JSON.parse(data));
     byId("alarm").hidden = false;

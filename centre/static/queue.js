@@ -1,42 +1,80 @@
-// The list: what is to be done, most urgent first.
+// The queue: what is to be done, most urgent first.
 
-import {byId, desk, fromTemplate, showRows} from "./desk.js";
-import {byUrgency, dueOf, fillPill, noteText, whenText} from "./due.js";
+import {takeFault} from "./api.js";
+import {byId, complain, desk, fromTemplate, may, nowUnixS, showRows} from "./desk.js";
+import {fillPill, ofItem, whenText} from "./due.js";
 import {showHandovers} from "./handovers.js";
-import {t} from "./say.js";
+import {t, tn} from "./say.js";
+import {advice, clockTime, duration, fault} from "./words.js";
 
-function newRow({home}) {
+function newRow(item) {
+  if (item.kind === "fault") return newFaultRow(item);
   const row = fromTemplate("home-row");
   const link = row.querySelector("a");
-  link.href = `#${home.gateway}`;
-  link.dataset.gateway = home.gateway;
-  row.querySelector(".home-name").textContent = home.gateway;
+  link.href = `#${item.gateway}`;
+  link.dataset.gateway = item.gateway;
+  row.querySelector(".home-name").textContent = item.gateway;
   return row;
 }
 
-function fillRow(row, {home, due: [first]}) {
-  fillPill(row.querySelector(".pill"), first);
-  row.querySelector(".home-due").textContent = first ? whenText(first) : t("Nothing agreed around now");
-  const note = noteText(home);
+function newFaultRow({gateway, word}) {
+  const row = fromTemplate("fault-row");
+  row.querySelector("a").href = `#${gateway}`;
+  row.querySelector("a").textContent = gateway;
+  row.querySelector("button").addEventListener("click", async () => {
+    try {
+      await takeFault(gateway, word);
+    } catch (error) {
+      complain(error);
+    }
+    await desk.refresh();
+  });
+  return row;
+}
+
+function fillRow(row, item) {
+  if (item.kind === "fault") {
+    fillFaultRow(row, item);
+    return;
+  }
+  const due = ofItem(item);
+  fillPill(row.querySelector(".pill"), due);
+  row.querySelector(".home-due").textContent = whenText(due);
+  const isOthers = item.claimed_by !== null && item.claimed_by !== desk.config.who;
+  row.dataset.claimed = String(isOthers);
+  const note = isOthers ? t("{who} has it", {who: item.claimed_by}) : item.attempt > 1 ? t("look {n}", {n: item.attempt}) : "";
   row.querySelector(".home-note").textContent = note;
-  row.querySelector(".home-note").classList.toggle("bad", note !== "");
+}
+
+function fillFaultRow(row, item) {
+  const pill = row.querySelector(".pill");
+  pill.textContent = item.claimed_by ? t("Seen to") : t("Fault");
+  pill.dataset.status = item.claimed_by ? "done-not-now" : item.rank === "fault-now" ? "missed" : "recheck-not-now";
+  row.querySelector(".fault-what").textContent = t("{what} · for {time}", {
+    what: fault(item.word), time: duration(nowUnixS() - item.since_unix_s),
+  });
+  row.querySelector(".fault-advice").textContent = item.claimed_by
+    ? t("{who} sees to it.", {who: item.claimed_by}) : advice(item.word);
+  const take = row.querySelector("button");
+  take.hidden = item.claimed_by !== null || !may("operator", "steward", "installer");
+  take.setAttribute("aria-label", t("I see to it: {gateway}, {what}", {gateway: item.gateway, what: fault(item.word)}));
 }
 
 export function showQueue() {
   showHandovers();
-  const rows = desk.homes.map((home) => ({home, due: dueOf(home)}));
-  rows.sort((one, other) => {
-    if (!one.due.length || !other.due.length) return other.due.length - one.due.length;
-    return byUrgency(one.due[0], other.due[0]) || one.home.gateway.localeCompare(other.home.gateway);
-  });
-  byId("no-homes").hidden = desk.homes.length > 0;
-  showRows(byId("homes"), rows, ({home}) => home.gateway, newRow, fillRow);
+  const items = desk.queue.items.filter((item) => item.kind !== "handover");
+  byId("no-homes").hidden = items.length > 0;
+  showRows(byId("homes"), items, (item) => item.id, newRow, fillRow);
+  const all = Object.entries(desk.queue.counts).filter(([rank]) => !rank.startsWith("handover") && rank !== "taken");
+  const more = all.reduce((sum, [, count]) => sum + count, 0) - items.filter((item) => item.rank !== "taken").length;
+  byId("queue-more").textContent = more > 0 ? tn("and {n} more below these", "and {n} more below these", more) : "";
+  byId("queue-at").textContent = t("As of {time}.", {time: clockTime(desk.queue.now_unix_s ?? nowUnixS())});
 }
 
 /** Arrow keys move between the rows; true when the key was one of them. */
 export function moveByKey(event) {
-  if (!["ArrowDown", "ArrowUp"].includes(event.key) || event.target.closest?.("select")) return false;
-  const rows = [...document.querySelectorAll(".home")];
+  if (!["ArrowDown", "ArrowUp"].includes(event.key) || event.target.closest?.("select, input, textarea")) return false;
+  const rows = [...document.querySelectorAll("#homes a, #handovers button:not([hidden]):not(:disabled)")];
   const at = rows.indexOf(document.activeElement);
   rows[event.key === "ArrowDown" ? Math.min(rows.length - 1, at + 1) : Math.max(0, at - 1)]?.focus();
   return true;

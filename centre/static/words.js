@@ -37,6 +37,11 @@ const REFUSALS = {
   "broker-down": t("The centre has no connection to the homes just now. It keeps trying; try again in a minute."),
   "unknown-home": t("The centre knows no such home. Go back to the list."),
   "home-disabled": t("This home's log does not fit what the centre has witnessed; its camera stays off. Report it now, and make the check as a visit."),
+  "claimed": t("A colleague is about to make this check. Take another one."),
+  "not-an-agreement": t("This is no agreement. Look at what is marked, then try again."),
+  "already-arrived": t("A colleague is there already."),
+  "no-fault": t("This fault is over."),
+  "passkey-refused": t("The passkey did not fit. Try again."),
   "already-acknowledged": t("A colleague has taken this hand-over on already."),
   "not-acknowledged": t("Acknowledge this hand-over first."),
   "already-done": t("This hand-over is done already."),
@@ -126,6 +131,7 @@ const REASONS = {
   "camera-fault": t("The camera does not work"),
   "mount-fault": t("The camera can't be turned"),
   "integrity-alarm": t("The home's log does not fit"),
+  "home-silent": t("The home is silent"),
 };
 export const reason = (word) => REASONS[word] ?? t("The check was refused ({why})", {why: String(word).replaceAll("-", " ")});
 
@@ -165,6 +171,7 @@ const ALARMS = {
   "bad-proof": t("sent a proof that does not verify. Report it."),
   "ledger-gap": t("has log lines that have not arrived. Report it."),
   "checkpoint-stale": t("has not signed its log for more than a day. Report it."),
+  "delivery-failed": t("has a hand-over that home care could not be told of by e-mail or by their own system. Call them now."),
   "home-silent": t("has been silent for more than an hour. Follow your routine for a home that can't be reached."),
 };
 /** An alarm as a sentence. */
@@ -180,7 +187,7 @@ export const disabled = (why) => (why ? t("Disabled: {why}", {why: DISABLED[why.
 
 const STATUSES = {
   recheck: t("Look again"), due: t("Due now"), late: t("Time is over"), missed: t("Missed"), soon: t("Soon"), paused: t("Paused"), done: t("Done"),
-  running: t("In progress"),
+  running: t("In progress"), overdue: t("Time is over"),
 };
 export const status = (word) => STATUSES[word] ?? word;
 
@@ -195,6 +202,26 @@ const CLOCKS = {
   "floor": t("The home is not sure what time it is. It asks the centre by itself; wait a minute."),
   "contradicted": t("The home's clocks contradict one another. Report a fault."),
 };
+// What is not in order at a home, and what to do; source: centre/fault.py.
+const FAULTS = {
+  "home-silent": [t("The home is silent"), t("Ask home care whether the power is on and the router's lamps are lit. While it is silent its checks become visits.")],
+  "home-disabled": [t("The home is disabled because of its log"), t("Report it now. Its checks are visits until it has been installed anew.")],
+  "camera-fault": [t("The camera does not work"), t("Its checks become visits. Book a technician by day.")],
+  "mount-fault": [t("The camera can't be turned"), t("Its checks become visits. Book a technician by day.")],
+  "not-parked": [t("The camera is not turned away"), t("It stays closed. Ask home care to look at it at the next visit; book a technician by day.")],
+  "ledger-unwritable": [t("The home can't write its log"), t("It stays closed. Its checks become visits. Book a technician by day.")],
+  "integrity-alarm": [t("The home's log does not fit"), t("Report it now. Its checks are visits until it has been looked into.")],
+  "low-power": [t("The home runs on weak power"), t("Ask home care to look at the plug and the power adapter.")],
+  "clock-untrusted": [t("The home is not sure what time it is"), t("It asks the centre by itself. If this lasts for ten minutes, restart it by its plug.")],
+  "no-agreement": [t("No agreement is in force."), t("A planner writes one under Agreements.")],
+  "never-heard": [t("The home has never reported"), t("It is registered and not installed yet; or its certificate is another's.")],
+};
+export const fault = (code) => FAULTS[code]?.[0] ?? code;
+export const advice = (code) => FAULTS[code]?.[1] ?? t("Report it.");
+
+const CHANNELS = {email: t("e-mail"), webhook: t("their own system"), page: t("this page only")};
+export const channel = (word) => CHANNELS[word] ?? word;
+
 /** Why the home's clock keeps it from opening, or "". */
 export const clockObstacle = (clock) => (clock ? CLOCKS[clock.state] ?? "" : "");
 

@@ -6,6 +6,8 @@ unique is unique by a constraint and by the write lock (`centre.store.engine`), 
 
 from centre.store.alarm import AlarmRows
 from centre.store.command import AskedOpening, CommandRows, SentAgreement
+from centre.store.desk import DeskRows
+from centre.store.draft import DraftRows
 from centre.store.enrolment import Enrolment, EnrolmentRows
 from centre.store.handover import HandoverRows, HandoverStart
 from centre.store.home import HomeRows
@@ -28,5 +30,16 @@ __all__ = [
 ]
 
 
-class Store(HomeRows, PersonRows, CommandRows, OccasionRows, HandoverRows, LedgerRows, AlarmRows, EnrolmentRows):
+class Store(
+    HomeRows,
+    PersonRows,
+    CommandRows,
+    OccasionRows,
+    HandoverRows,
+    LedgerRows,
+    AlarmRows,
+    EnrolmentRows,
+    DeskRows,
+    DraftRows,
+):
     """Everything that the centre remembers."""

@@ -38,12 +38,13 @@ class Rows:
         if isinstance(place, Path):
             self._engine = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": 5.0})
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
-            METADATA.create_all(self._engine)
+            with self._writing() as connection:
+                _make_tables(connection)
             return
         address = place.replace("postgresql://", "postgresql+psycopg://", 1)
         self._engine = sa.create_engine(address, isolation_level=_ISOLATION, pool_size=10, pool_pre_ping=True)
         with self._writing() as connection:  # two workers that start at once would both make the tables
-            METADATA.create_all(connection)
+            _make_tables(connection)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -63,6 +64,22 @@ class Rows:
     def _reading(self) -> Iterator[sa.Connection]:
         with self._engine.connect() as connection:
             yield connection
+
+
+def _make_tables(connection: sa.Connection) -> None:
+    """Make what is missing. A database of an earlier version gets its new columns, which may be empty, and indexes."""
+    METADATA.create_all(connection)
+    inspector = sa.inspect(connection)
+    for table in METADATA.sorted_tables:
+        present = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in present:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+        known = {index["name"] for index in inspector.get_indexes(table.name)}
+        for index in table.indexes:
+            if index.name not in known:
+                index.create(connection)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:

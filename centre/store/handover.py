@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from centre.store.engine import Rows
-from centre.store.table import HANDOVER_EVENTS, HANDOVERS
+from centre.store.table import DELIVERIES, HANDOVER_EVENTS, HANDOVERS
 from gateway.protocol.message import Word
 
 
@@ -88,6 +88,26 @@ class HandoverRows(Rows):
         values = {"acknowledged_by": who, "acknowledged_unix_s": now_unix_s}
         return self._move_handover(handover, "open", "acknowledged", values, who=who, now_unix_s=now_unix_s)
 
+    def arrive_handover(self, handover: str, *, who: str, now_unix_s: float) -> bool:
+        """Somebody is there; False unless it is acknowledged and nobody has arrived yet."""
+        table = HANDOVERS.c
+        here = (table.id == handover) & (table.state == "acknowledged") & table.arrived_unix_s.is_(None)
+        statement = sa.update(HANDOVERS).where(here).values(arrived_by=who, arrived_unix_s=now_unix_s)
+        with self._writing() as connection:
+            if connection.execute(statement).rowcount != 1:
+                return False
+            put_handover_event(connection, handover, "arrived", at_unix_s=now_unix_s, who=who)
+        return True
+
+    def handed_over(self, since_unix_s: float) -> set[tuple[str, int, str, str]]:
+        """Occasions whose hand-over began after `since_unix_s`, or is not done."""
+        table = HANDOVERS.c
+        query = sa.select(table.gateway, table.install_epoch, table.line, table.occasion).where(
+            (table.created_unix_s > since_unix_s) | (table.state != "done")
+        )
+        with self._reading() as connection:
+            return {tuple(row) for row in connection.execute(query).all()}
+
     def finish_handover(self, handover: str, *, who: str, outcome: Word, now_unix_s: float) -> bool:
         """From acknowledged to done; False when it isn't acknowledged."""
         values = {"done_by": who, "done_unix_s": now_unix_s, "outcome": outcome}
@@ -140,6 +160,96 @@ class HandoverRows(Rows):
                     connection, row["id"], "escalated", at_unix_s=now_unix_s, word=str(row["escalations"])
                 )
         return [_with_steps(row) for row in late]
+
+    # The outbox: what must be told to whom
+
+    def fan_out(self, channels: Mapping[str, Sequence[str]], *, fallback: str | None, now_unix_s: float) -> int:
+        """Make a delivery of each event that nobody has been told of, for each channel of the hand-over's unit; how
+        many.
+
+        `channels` are a unit's. Escalations also go to `fallback`, and so does everything of a unit without channels.
+        """
+        events, handovers = HANDOVER_EVENTS.c, HANDOVERS.c
+        told = sa.select(DELIVERIES.c.event).where(DELIVERIES.c.event == events.number)
+        query = (
+            sa.select(events.number, events.handover, events.what, handovers.unit)
+            .join(HANDOVERS, handovers.id == events.handover)
+            .where(events.what.in_(("created", "escalated")), ~told.exists())
+            .order_by(events.number)
+        )
+        with self._reading() as connection:
+            if connection.execute(query.limit(1)).first() is None:
+                return 0
+        made = 0
+        with self._writing() as connection:
+            for row in connection.execute(query.limit(200)).mappings().all():
+                units = [row["unit"]] if row["unit"] in channels else []
+                if fallback is not None and fallback not in units and (row["what"] == "escalated" or not units):
+                    units.append(fallback)
+                ways = [(unit, way) for unit in units for way in channels[unit]]
+                values = {
+                    "event": row["number"],
+                    "handover": row["handover"],
+                    "what": row["what"],
+                    "tries": 0,
+                    "next_unix_s": now_unix_s,
+                    "created_unix_s": now_unix_s,
+                }
+                for unit, way in ways:
+                    values |= {"unit": unit, "channel": way, "state": "waiting", "done_unix_s": None}
+                    connection.execute(sa.insert(DELIVERIES).values(values))
+                    made += 1
+                if not ways:  # it still stands on the home-care page and in the queue, and that is all there is
+                    values |= {"unit": row["unit"] or "none", "channel": "page", "state": "done"}
+                    connection.execute(sa.insert(DELIVERIES).values(values | {"done_unix_s": now_unix_s}))
+        return made
+
+    def take_deliveries(self, *, now_unix_s: float, lease_s: float, limit: int) -> list[dict[str, Any]]:
+        """Deliveries whose time has come, with their hand-over; they are this caller's for `lease_s`.
+
+        A worker that dies with them leaves them to be taken again: told twice rather than never.
+        """
+        table = DELIVERIES.c
+        ripe = (table.state == "waiting") & (table.next_unix_s <= now_unix_s)
+        query = sa.select(DELIVERIES).where(ripe).order_by(table.next_unix_s).limit(limit)
+        with self._reading() as connection:
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+        with self._writing() as connection:
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+            for row in rows:
+                row["tries"] += 1
+                leased = {"tries": row["tries"], "next_unix_s": now_unix_s + lease_s}
+                connection.execute(sa.update(DELIVERIES).where(table.number == row["number"]).values(leased))
+        return rows
+
+    def end_delivery(self, delivery: int, *, now_unix_s: float) -> None:
+        table = DELIVERIES.c
+        values = {"state": "done", "done_unix_s": now_unix_s, "why": None}
+        with self._writing() as connection:
+            connection.execute(sa.update(DELIVERIES).where(table.number == delivery).values(values))
+
+    def put_off_delivery(self, delivery: int, *, why: str, next_unix_s: float) -> None:
+        table = DELIVERIES.c
+        values = {"why": why, "next_unix_s": next_unix_s}
+        here = (table.number == delivery) & (table.state == "waiting")
+        with self._writing() as connection:
+            connection.execute(sa.update(DELIVERIES).where(here).values(values))
+
+    def deliveries(self, handover: str | None = None, *, limit: int = 200) -> list[dict[str, Any]]:
+        """Of one hand-over, or the newest of all; newest first."""
+        query = sa.select(*(column for column in DELIVERIES.c if column.name != "event"))
+        if handover is not None:
+            query = query.where(DELIVERIES.c.handover == handover)
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(DELIVERIES.c.number.desc()).limit(limit)).mappings()
+            return [dict(row) for row in rows]
+
+    def stuck_deliveries(self, *, tries: int) -> int:
+        """How many wait after that many tries."""
+        query = sa.select(sa.func.count()).where(DELIVERIES.c.state == "waiting", DELIVERIES.c.tries >= tries)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
 
 def _with_steps(row: sa.RowMapping | dict[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,18 @@ class HomeRows(Rows):
                 if install_epoch > known["install_epoch"]:
                     _set_ledger_aside(connection, gateway, known["install_epoch"])
 
-    def set_online(self, gateway: str, *, online: bool, tunnel: str | None = None) -> None:
-        """`tunnel` is the home's word for its way to us; None leaves what was known last."""
+    def set_online(self, gateway: str, *, online: bool, tunnel: str | None = None, now_unix_s: float = 0.0) -> None:
+        """What the broker says; the first word of a home's absence counts.
+
+        `tunnel` is the home's word for its way to us; None leaves what was known last.
+        """
+        here = HOMES.c.gateway == gateway
         with self._writing() as connection:
-            connection.execute(sa.update(HOMES).where(HOMES.c.gateway == gateway).values(online=online))
+            if not online:
+                gone = sa.update(HOMES).where(here, HOMES.c.offline_unix_s.is_(None))
+                connection.execute(gone.values(offline_unix_s=now_unix_s))
+            values: dict[str, Any] = {"online": online} | ({"offline_unix_s": None} if online else {})
+            connection.execute(sa.update(HOMES).where(here).values(values))
             if tunnel is not None:
                 connection.execute(sa.delete(TUNNELS).where(TUNNELS.c.gateway == gateway))
                 connection.execute(sa.insert(TUNNELS).values(gateway=gateway, word=tunnel))
@@ -61,6 +69,7 @@ class HomeRows(Rows):
                 return False
             values = {
                 "online": True,
+                "offline_unix_s": None,
                 "heard_unix_s": now_unix_s,
                 "boot": hello.boot,
                 "sw": hello.sw,
@@ -70,6 +79,7 @@ class HomeRows(Rows):
                 "agreement": hello.agreement,
                 "version": hello.version,
                 "due_json": msgspec.json.encode(hello.due).decode(),
+                "obstacle": hello.obstacle,
             }
             connection.execute(sa.update(HOMES).where(HOMES.c.gateway == hello.gateway).values(values))
             _confirm_agreement(connection, hello, now_unix_s)
@@ -80,6 +90,7 @@ class HomeRows(Rows):
         """A challenge's answer tells the same as a Hello, fresher. Call it for a reply that we waited for only."""
         values = {
             "online": True,
+            "offline_unix_s": None,
             "heard_unix_s": now_unix_s,
             "clock_state": challenged.clock.state,
             "clock_lo_unix_s": challenged.clock.lo_unix_s,
@@ -91,14 +102,18 @@ class HomeRows(Rows):
         with self._writing() as connection:
             connection.execute(sa.update(HOMES).where(HOMES.c.gateway == challenged.gateway).values(values))
 
-    def home_states(self) -> dict[str, dict[str, Any]]:
-        """What is known of each home, with `due` and its five newest outcomes as `last`, newest first."""
+    def home_states(self, only: str | None = None, *, last: bool = True) -> dict[str, dict[str, Any]]:
+        """What is known of each home, or of `only` one, with `due`; and its five newest outcomes, newest first."""
+        query = sa.select(HOMES) if only is None else sa.select(HOMES).where(HOMES.c.gateway == only)
         with self._reading() as connection:
-            states = {row["gateway"]: dict(row) for row in connection.execute(sa.select(HOMES)).mappings()}
+            states = {row["gateway"]: dict(row) for row in connection.execute(query).mappings()}
             tunnels = {row.gateway: row.word for row in connection.execute(sa.select(TUNNELS))}
             for gateway, state in states.items():
                 state["tunnel"] = tunnels.get(gateway)
                 state["due"] = json.loads(state.pop("due_json"))
+                state["last"] = []
+                if not last:
+                    continue
                 newest = (
                     sa.select(*(column for column in OUTCOMES.c if column.name not in ("number", "closed_jws")))
                     .where(OUTCOMES.c.gateway == gateway)

@@ -132,6 +132,13 @@ class LedgerRows(Rows):
                 found[row["gateway"]] = {"why": row["why"], "since_unix_s": row["at_unix_s"]}
         return found
 
+    def ledger_lines(self, gateway: str) -> list[bytes]:
+        """All lines of a home as they came, in order."""
+        table = LEDGER_RECORDS.c
+        query = sa.select(table.raw).where(table.gateway == gateway).order_by(table.seq)
+        with self._reading() as connection:
+            return [bytes(raw) for raw in connection.execute(query).scalars()]
+
     def ledger_extent(self, gateway: str) -> tuple[int, int]:
         """(how many lines are here, one more than the highest number): equal when none is missing."""
         table = LEDGER_RECORDS.c

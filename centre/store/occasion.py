@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from centre.store.engine import Rows
+from centre.store.engine import Rows, with_check
 from centre.store.handover import put_handover_event
 from centre.store.table import AGREEMENTS, COMMANDS, HANDOVERS, JUDGED, OCCASION_FACTS, OUTCOMES
 from gateway.protocol.message import Closed, MissedCheck, Word
@@ -74,6 +74,12 @@ class OccasionRows(Rows):
             for handover in connection.execute(here).scalars().all():
                 put_handover_event(connection, handover, "told", at_unix_s=now_unix_s, word=missed.why)
         return True
+
+    def outcomes_after(self, number: int, *, limit: int) -> list[dict[str, Any]]:
+        """Outcomes with their signatures, above a number, oldest first."""
+        query = sa.select(OUTCOMES).where(OUTCOMES.c.number > number).order_by(OUTCOMES.c.number).limit(limit)
+        with self._reading() as connection:
+            return [with_check(row) for row in connection.execute(query).mappings()]
 
     def agreements(self, gateway: str, install_epoch: int) -> list[dict[str, Any]]:
         """The agreements that this home accepted, oldest first."""

@@ -28,6 +28,9 @@ HOMES: Final = sa.Table(
     sa.Column("agreement", sa.String(64)),
     sa.Column("version", sa.BigInteger),
     sa.Column("due_json", sa.Text, nullable=False),
+    sa.Column("obstacle", sa.String(40)),
+    # Since when the broker says that it is gone; empty while it is there.
+    sa.Column("offline_unix_s", sa.Float),
 )
 # A table of its own: an older database gets it by `create_all`, and a column it would not.
 TUNNELS: Final = sa.Table(
@@ -200,6 +203,7 @@ OCCASION_FACTS: Final = sa.Table(
     sa.Column("closes_unix_s", sa.Float),
 )
 sa.Index("occasion_facts_by_time", OCCASION_FACTS.c.gateway, OCCASION_FACTS.c.at_unix_s)
+sa.Index("occasion_facts_by_end", OCCASION_FACTS.c.closes_unix_s)
 JUDGED: Final = sa.Table(
     "judged",
     METADATA,
@@ -234,6 +238,8 @@ HANDOVERS: Final = sa.Table(
     sa.Column("done_unix_s", sa.Float),
     sa.Column("outcome", sa.String(40)),
     sa.Column("since", sa.String(40)),
+    sa.Column("arrived_by", sa.String(64)),
+    sa.Column("arrived_unix_s", sa.Float),
     sa.UniqueConstraint("gateway", "install_epoch", "line", "occasion"),
 )
 HANDOVER_EVENTS: Final = sa.Table(
@@ -245,4 +251,91 @@ HANDOVER_EVENTS: Final = sa.Table(
     sa.Column("who", sa.String(64)),
     sa.Column("word", sa.String(40)),
     sa.Column("at_unix_s", sa.Float, nullable=False),
+)
+CLAIMS: Final = sa.Table(
+    "claims",
+    METADATA,
+    # Who is about to make a check. It lapses by itself, so that a page that vanished keeps nobody away.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("install_epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("line", sa.String(64), primary_key=True),
+    sa.Column("occasion", sa.String(40), primary_key=True),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("until_unix_s", sa.Float, nullable=False),
+)
+AUDIT: Final = sa.Table(
+    "audit",
+    METADATA,
+    # Who changed or read what, and what was refused. Rows are never changed; `tillsyn centre` deletes none.
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at_unix_s", sa.Float, nullable=False, index=True),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("what", sa.String(40), nullable=False),
+    sa.Column("gateway", sa.String(64)),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("code", sa.String(40)),
+)
+FAULTS: Final = sa.Table(
+    "faults",
+    METADATA,
+    # What is not in order at a home, from when it was noticed until it was over. `code` is of `centre.fault`.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("code", sa.String(40), primary_key=True),
+    sa.Column("since_unix_s", sa.Float, primary_key=True),
+    sa.Column("until_unix_s", sa.Float),
+    sa.Column("taken_by", sa.String(64)),
+    sa.Column("taken_unix_s", sa.Float),
+)
+sa.Index("faults_now", FAULTS.c.until_unix_s)
+DELIVERIES: Final = sa.Table(
+    "deliveries",
+    METADATA,
+    # The outbox of hand-overs: one row for each event of one and each channel, until it has gone out. Addresses stand
+    # in the configuration, never here.
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("event", sa.Integer, nullable=False),
+    sa.Column("handover", sa.String(64), nullable=False, index=True),
+    sa.Column("what", sa.String(40), nullable=False),
+    sa.Column("unit", sa.String(64), nullable=False),
+    sa.Column("channel", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_unix_s", sa.Float, nullable=False),
+    sa.Column("created_unix_s", sa.Float, nullable=False),
+    sa.Column("done_unix_s", sa.Float),
+    sa.Column("why", sa.String(40)),
+    sa.UniqueConstraint("event", "unit", "channel"),
+)
+DRAFTS: Final = sa.Table(
+    "drafts",
+    METADATA,
+    # Agreements that a municipal system sent in, waiting for a planner's signature.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("agreement_json", sa.String(16384), nullable=False),
+    sa.Column("who", sa.String(64), nullable=False),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("by_who", sa.String(64)),
+    sa.Column("done_unix_s", sa.Float),
+)
+PASSKEYS: Final = sa.Table(
+    "passkeys",
+    METADATA,
+    sa.Column("credential_id", sa.String(1400), primary_key=True),
+    sa.Column("who", sa.String(64), nullable=False, index=True),
+    sa.Column("public_key_hex", sa.String(2048), nullable=False),
+    sa.Column("sign_count", sa.BigInteger, nullable=False),
+    sa.Column("created_unix_s", sa.Float, nullable=False),
+    sa.Column("used_unix_s", sa.Float),
+)
+LOGINS: Final = sa.Table(
+    "logins",
+    METADATA,
+    # Logins under way: a passkey's challenge, or what an OpenID provider has to give back. Each is used once.
+    sa.Column("id_sha256", sa.String(64), primary_key=True),
+    sa.Column("way", sa.String(16), nullable=False),
+    sa.Column("who", sa.String(64)),
+    sa.Column("secret", sa.String(200), nullable=False),
+    sa.Column("exp_unix_s", sa.Float, nullable=False),
 )

@@ -427,7 +427,7 @@ def test_nothing_in_the_centre_can_delete_a_hand_over():
     source = "".join(path.read_text() for path in sorted(store.glob("*.py")))
     assert "sa.delete(HANDOVERS)" not in source
     assert "sa.delete(HANDOVER_EVENTS)" not in source
-    assert source.count("sa.update(HANDOVERS)") == 3, "move, escalate, since: look at a fourth"
+    assert source.count("sa.update(HANDOVERS)") == 4, "move, arrive, escalate, since: look at a fifth"
     unique = {
         tuple(column.name for column in constraint.columns)
         for constraint in HANDOVERS.constraints

@@ -1,0 +1,136 @@
+"""What is not in order at a home, found from what it says and from its silence.
+
+Night-safe: a fault by itself sends nobody at night. One that is urgent (`now`) and has lasted five minutes while an
+agreed check's window is open becomes a hand-over of that check, so that home care has the time that is left; everything
+else is the technician's, by day. A home that is silent is noticed within `SILENT_S` of its last word or of the
+broker's, and looked for every `LOOK_EVERY_S`: together less than five minutes after it could be known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal
+
+from centre.handover import begin, tell
+from centre.state import CentreState
+
+SILENT_S: Final = 600.0
+"""A home says hello every 300 s (docs/protocol.md); two of them missing is silence."""
+OFFLINE_S: Final = 60.0
+"""A connection that comes back within this is no fault. Counted from the broker's word (the will)."""
+LOOK_EVERY_S: Final = 30.0
+LASTS_S: Final = 300.0
+"""A fault that is over sooner takes no check from the operators."""
+URGENCY: Final[Mapping[str, Literal["now", "day"]]] = {
+    "home-silent": "now",
+    "home-disabled": "now",
+    "camera-fault": "now",
+    "mount-fault": "now",
+    "not-parked": "now",
+    "ledger-unwritable": "now",
+    "integrity-alarm": "now",
+    "low-power": "now",
+    "clock-untrusted": "now",
+    "no-agreement": "day",
+    "never-heard": "day",
+    "consent-ends": "day",
+    "delivery-failed": "now",
+}
+_OBSTACLES: Final = frozenset(
+    {"camera-fault", "mount-fault", "not-parked", "ledger-unwritable", "integrity-alarm", "low-power"}
+)
+
+_log = logging.getLogger(__name__)
+
+
+def faults_of(
+    known: Mapping[str, Any], *, is_disabled: bool, offline_since_unix_s: float | None, now_unix_s: float
+) -> frozenset[str]:
+    """The codes that hold for one home now; `known` is its row of the register."""
+    found: set[str] = set()
+    if is_disabled:
+        found.add("home-disabled")
+    heard = known["heard_unix_s"]
+    if heard is None:
+        return frozenset(found | {"never-heard"})
+    was_cut = offline_since_unix_s is not None and now_unix_s - offline_since_unix_s > OFFLINE_S
+    if was_cut or now_unix_s - heard > SILENT_S:
+        found.add("home-silent")
+    if known["obstacle"] in _OBSTACLES:
+        found.add(known["obstacle"])
+    if known["clock_state"] in ("floor", "contradicted"):
+        found.add("clock-untrusted")
+    if known["agreement"] is None:
+        found.add("no-agreement")
+    return frozenset(found)
+
+
+def look(state: CentreState, *, now_unix_s: float) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Find and enter faults; returns the new (gateway, code) and the hand-overs (id, gateway) that came of them.
+    Blocking.
+
+    Repeating it, or another worker doing the same, changes nothing.
+    """
+    store, homes = state.store, state.homes
+    known = store.home_states(last=False)
+    disabled = store.disabled(state.installations)
+    found = {
+        gateway: faults_of(
+            known[gateway],
+            is_disabled=gateway in disabled,
+            offline_since_unix_s=known[gateway]["offline_unix_s"],
+            now_unix_s=now_unix_s,
+        )
+        for gateway in list(homes)
+        if gateway in known  # one may be admitted while we look
+    }
+    new = store.put_faults(found, now_unix_s=now_unix_s)
+    begun: list[tuple[str, str]] = []
+    for fault in store.faults():
+        gateway, code = fault["gateway"], fault["code"]
+        if (
+            gateway not in known
+            or gateway not in homes
+            or URGENCY.get(code) != "now"
+            or fault["since_unix_s"] > now_unix_s - LASTS_S
+        ):
+            continue
+        for one in _open_now(known[gateway]["due"], now_unix_s):
+            handover = begin(
+                store,
+                gateway=gateway,
+                install_epoch=homes[gateway].install_epoch,
+                line=one["line"],
+                occasion=one["occasion"],
+                reason=code,
+                now_unix_s=now_unix_s,
+            )
+            if handover is not None:
+                begun.append((handover, gateway))
+    return new, begun
+
+
+def _open_now(due: Iterable[Mapping[str, Any]], now_unix_s: float) -> Iterable[Mapping[str, Any]]:
+    """What could be made now; a window that is over is the missed-check job's."""
+    for one in due:
+        is_left = one["status"] in ("soon", "due", "recheck") and one["attempt"] >= 1
+        if is_left and one["opens_unix_s"] <= now_unix_s < one["closes_unix_s"]:
+            yield one
+
+
+async def keep_looking(state: CentreState) -> None:
+    """Every 30 s until cancelled. Raises SQLAlchemyError when the store can't write: end the process then."""
+    while True:
+        await look_once(state)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def look_once(state: CentreState) -> None:
+    new, begun = await asyncio.to_thread(look, state, now_unix_s=state.clock())
+    for gateway, code in new:
+        _log.warning("%s: fault: %s", gateway, code)
+        state.events.send("fault", {"gateway": gateway, "code": code})
+    for handover, gateway in begun:
+        tell(state, handover, gateway)
