@@ -51,6 +51,7 @@ SUBSCRIPTIONS: Final = tuple(
 )
 TIME_RADIUS_S: Final = 1.0
 """What the centre promises of its own clock; it is to run NTP or better."""
+COSIGNED_LIFE_S: Final = 3600
 MAX_LEDGER_LINE_BYTES: Final = 4096
 MAX_NOTE_BYTES: Final = 8192
 HANDED_OVER: Final = frozenset({"missed-check", "handover"})
@@ -190,7 +191,7 @@ class Intake:
                 await self._take_ledger(home, incoming.payload)
             case Branch.SIGNAL | Branch.LOG:
                 pass  # signals reach the page on the data channel; logs are the fleet view's, which is not built yet
-            case Branch.COMMAND | Branch.TIME | Branch.RELAY:
+            case Branch.COMMAND | Branch.TIME | Branch.RELAY | Branch.WITNESS:
                 raise RefusedError(RefusalCode.MALFORMED, "a branch that only we write")
 
     async def _take_reply(self, home: Home, incoming: Incoming) -> None:
@@ -348,6 +349,10 @@ class Intake:
         except NoteError as exc:
             raise RefusedError(RefusalCode.BAD_SIGNATURE, str(exc)) from exc
         if result.ruling in (Ruling.CONSISTENT, Ruling.REPEATED):
+            if result.newest is not None:
+                # One that is lost is said again after the home's next checkpoint, within the hour.
+                said = self._broker.publish(topic(log.gateway, Branch.WITNESS), result.newest, expiry_s=COSIGNED_LIFE_S)
+                said.add_done_callback(lambda done: done.cancelled() or done.exception())
             return
         if result.ruling in BREAKS_THE_LOG:
             _log.error("%s: disabled: %s; %d records were witnessed", log.gateway, result.ruling, result.known_size)

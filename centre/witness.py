@@ -5,7 +5,7 @@ one of each home, and so may anybody elsewhere (`tillsyn witness`). What is shar
 
 * `rule` is the order of checks of a witness, given the proof that came with a checkpoint.
 * `rule_by_lines` needs no proof, because the centre holds the ledger's own lines and computes the tree from them.
-* `Cosigner` makes cosignatures, `CosignerKey` verifies them.
+* `Cosigner` makes cosignatures; `gateway.ledger.CosignerKey` verifies them.
 
 Then `Witness`, which keeps the state: one writing transaction reads what is known, rules, and is durable before anybody
 is answered. A home whose signed checkpoint is no extension of what is known has a log that was cut or forked: it is
@@ -28,8 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from centre.store import Store, Witnessing
@@ -37,6 +36,7 @@ from gateway.core.error import ConfigError
 from gateway.ledger import (
     EMPTY_ROOT,
     Checkpoint,
+    CosignerKey,
     NoteError,
     VerifierKey,
     parse_line,
@@ -44,10 +44,10 @@ from gateway.ledger import (
     verify_checkpoint,
     verify_consistency,
 )
+from gateway.ledger.cosignature import cosigned_text
 from gateway.ledger.note import decode_base64
 from gateway.ledger.tree import HASH_BYTES, node_hash
 
-COSIGNATURE_ED25519: Final = b"\x04"
 MAX_PROOF_LINES: Final = 63
 MAX_NOTE_BYTES: Final = 6 * 1024
 """Of a checkpoint that is kept: with our cosignature it must fit the store's column."""
@@ -58,52 +58,6 @@ _log = logging.getLogger(__name__)
 
 
 # Cosignatures
-
-
-@dataclass(frozen=True, slots=True)
-class CosignerKey:
-    """A witness's public key; its text form is a vkey with type 0x04."""
-
-    name: str
-    public_key: bytes
-
-    @property
-    def key_id(self) -> bytes:
-        return hashlib.sha256(self.name.encode() + b"\n" + COSIGNATURE_ED25519 + self.public_key).digest()[:4]
-
-    def __str__(self) -> str:
-        encoded = base64.b64encode(COSIGNATURE_ED25519 + self.public_key).decode()
-        return f"{self.name}+{self.key_id.hex()}+{encoded}"
-
-    @classmethod
-    def parse(cls, vkey: str) -> CosignerKey:
-        """Raises NoteError when it is no vkey of a cosigner, or its id is not its own."""
-        parts = vkey.split("+", 2)
-        typed_key = decode_base64(parts[2]) if len(parts) == 3 else b""
-        if typed_key[:1] != COSIGNATURE_ED25519 or len(typed_key) != 33:
-            raise NoteError("a cosigner's vkey is name+id+key, with a key of type 0x04")
-        key = cls(parts[0], typed_key[1:])
-        if parts[1] != key.key_id.hex():
-            raise NoteError("the vkey's id does not belong to its name and key")
-        return key
-
-    def verify(self, untrusted_note: bytes) -> int:
-        """The Unix second at which this witness cosigned the note. Raises NoteError if it did not."""
-        note = parse_note(untrusted_note)
-        for signature in note.signatures:
-            if (signature.name, signature.key_id) != (self.name, self.key_id):
-                continue
-            if len(signature.signature) != 72:
-                raise NoteError("a cosignature is a timestamp and an Ed25519 signature")
-            unix_s = int.from_bytes(signature.signature[:8])
-            try:
-                Ed25519PublicKey.from_public_bytes(self.public_key).verify(
-                    signature.signature[8:], _cosigned_text(note.untrusted_text, unix_s)
-                )
-            except InvalidSignature as error:
-                raise NoteError(f"the cosignature of {self.name} is false") from error
-            return unix_s
-        raise NoteError(f"the note is not cosigned by {self.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +73,9 @@ class Cosigner:
 
     def cosign(self, checkpoint: Checkpoint, *, unix_s: int) -> bytes:
         """One signature line with its newline: as of `unix_s`, this was the largest consistent tree we had seen."""
-        signature = unix_s.to_bytes(8) + self.private_key.sign(_cosigned_text(checkpoint.text(), unix_s))
+        signature = unix_s.to_bytes(8) + self.private_key.sign(cosigned_text(checkpoint.text(), unix_s))
         encoded = base64.b64encode(self.public.key_id + signature).decode()
         return f"\N{EM DASH} {self.name} {encoded}\n".encode()
-
-
-def _cosigned_text(checkpoint_text: str, unix_s: int) -> bytes:
-    return f"cosignature/v1\ntime {unix_s}\n{checkpoint_text}".encode()
 
 
 def read_cosigner(path: Path, name: str) -> Cosigner:
@@ -322,11 +272,15 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """What became of a checkpoint. `cosignature` is a signature line; None if it was not cosigned."""
+    """What became of a checkpoint. `cosignature` is a signature line; None if it was not cosigned.
+
+    `newest` is the newest checkpoint that we have cosigned, its cosignature under it, for the home to keep.
+    """
 
     ruling: Ruling
     known_size: int
     cosignature: bytes | None = None
+    newest: bytes | None = None
 
 
 class Witness:
@@ -387,20 +341,23 @@ class Witness:
         if ruling in BREAKS_THE_LOG:
             record.disable(ruling.value, known_size=known.size, note_sha256=signed.sha256, now_unix_s=now_unix_s)
         if ruling is not Ruling.CONSISTENT:
-            return Witnessed(ruling, known.size)
+            row = record.newest()
+            newest = row["note"].encode() if row is not None and row["is_cosigned"] else None
+            return Witnessed(ruling, known.size, newest=newest)
         checkpoint, cosignature = signed.checkpoint, None
         if self._cosigner is not None:
             cosignature = self._cosigner.cosign(checkpoint, unix_s=int(now_unix_s))
+        note = signed.note + (cosignature or b"")
         record.keep(
             size=checkpoint.size,
             root_hex=checkpoint.root.hex(),
-            note=(signed.note + (cosignature or b"")).decode(),
+            note=note.decode(),
             is_cosigned=cosignature is not None,
             at_unix_s=now_unix_s,
             lines_size=peaks.size,
             peaks_hex=peaks.to_hex(),
         )
-        return Witnessed(ruling, checkpoint.size, cosignature)
+        return Witnessed(ruling, checkpoint.size, cosignature, None if cosignature is None else note)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.ledger import NoteSigner
+from gateway.ledger import CosignerKey, NoteSigner
 from gateway.protocol.envelope import sign
 from gateway.protocol.key import SigningKey, b64url_encode
 from gateway.protocol.message import AgreementPut, Confirmation, Grant, Message, Role, TrustPut, audience
@@ -234,7 +234,9 @@ def make(
     write_secret(centre_dir / "issuing.pem", issuing.to_pem())
     write_secret(home_dir / "device.pem", device.to_pem())
     write_secret(home_dir / "ledger.pem", _ed25519_pem(ledger_key))
-    write_secret(centre_dir / "witness.pem", _ed25519_pem(Ed25519PrivateKey.generate()))
+    witness_key = Ed25519PrivateKey.generate()
+    write_secret(centre_dir / "witness.pem", _ed25519_pem(witness_key))
+    witness = CosignerKey("tillsyn/centre", witness_key.public_key().public_bytes_raw())
     (home_dir / "roots.json").write_text(json.dumps([root.verifying.jwk()]))
     trust = TrustPut(version=1, epoch=0, roots=[root.verifying.jwk()], issuers=[issuing.verifying.jwk()])
     (home_dir / "trust.jws").write_bytes(sign(trust, root))
@@ -256,7 +258,7 @@ def make(
     if places is not None:
         _write_tunnel(home, places)
     _write_broker(home, broker_dir)
-    _write_home(home, home_dir, camera=camera, isolate=isolate, ice_address=ice_address)
+    _write_home(home, home_dir, str(witness), camera=camera, isolate=isolate, ice_address=ice_address)
     _write_centre(home, http_port, str(NoteSigner(f"tillsyn/{gateway}", ledger_key).verifier))
     return home
 
@@ -287,7 +289,7 @@ def _write_broker(home: BenchHome, folder: Path) -> None:
     )
 
 
-def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ice_address: str) -> None:
+def _write_home(home: BenchHome, folder: Path, witness: str, *, camera: str, isolate: bool, ice_address: str) -> None:
     world = str(home.world)
     mount = {"driver": "bench", "pan_pin": 12, "lamp_pin": 18}
     run_dir = folder / "run"
@@ -305,6 +307,7 @@ def _write_home(home: BenchHome, folder: Path, *, camera: str, isolate: bool, ic
             "ledger_key": str(folder / "ledger.pem"),
             "roots": str(folder / "roots.json"),
             "trust": str(folder / "trust.jws"),
+            "witness": witness,
             "lamp_brightness": 0.2,
             **({} if home.places is None else {"tunnel_socket": str(run_dir / "tunnel.sock")}),
             "demand_isolation": isolate,

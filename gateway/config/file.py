@@ -104,6 +104,10 @@ class GuardConfig(Config, frozen=True):
     """Refuse to run where a network interface but a downed loopback is in sight."""
     world: AbsolutePath | None = None
     """Directory of the simulated home when the driver is `bench`."""
+    witness: Annotated[str, Meta(max_length=300)] | None = None
+    """The vkey of the witness whose cosignatures are kept; None: none are believed, and no payload is ever erased."""
+    retention_days: Annotated[int, Meta(ge=15, le=3650)] = 30
+    """How long after its cosignature a record keeps its payload here."""
     demand_cross_check: bool = False
     tunnel_socket: AbsolutePath | None = None
     """Of `tillsyn-tunnel`, for orders; None where there is no tunnel."""

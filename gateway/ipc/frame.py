@@ -37,6 +37,12 @@ class TimeArrived(Frame, frozen=True):
     untrusted: Payload
 
 
+class CosignedArrived(Frame, frozen=True):
+    """A checkpoint of ours that a witness says it cosigned, unverified."""
+
+    untrusted: Payload
+
+
 class BrokerChanged(Frame, frozen=True):
     up: bool
 
@@ -173,7 +179,7 @@ ToTunnel = TunnelOrder
 ToGuardFromTunnel = TunnelTaken
 ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState
 ToHand = LocalFacts
-ToGuardFromLink = Beat | CommandArrived | TimeArrived | BrokerChanged | OutboxWants
+ToGuardFromLink = Beat | CommandArrived | TimeArrived | CosignedArrived | BrokerChanged | OutboxWants
 ToLink = Beat | Publish | MediaOpened | MediaShut
 ToEye = Beat | Start | LetFramesOut | Stop
 ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | FromOperator | EyeFault | Stopped

@@ -9,6 +9,7 @@ Blocking, one thread, one writing process. Errors: LedgerUnwritableError and Int
 """
 
 from gateway.ledger.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint, verify_checkpoint
+from gateway.ledger.cosignature import CosignerKey
 from gateway.ledger.disk import Disk
 from gateway.ledger.ledger import AppendedRecord, Ledger
 from gateway.ledger.note import NoteError, NoteSigner, VerifierKey, parse_note, verify_note
@@ -30,6 +31,7 @@ __all__ = [
     "AppendedRecord",
     "Checkpoint",
     "CompactTree",
+    "CosignerKey",
     "Disk",
     "Finding",
     "Ledger",

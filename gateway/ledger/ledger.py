@@ -23,7 +23,7 @@ from typing import Self
 from gateway.core.error import LedgerUnwritableError
 from gateway.ledger.checkpoint import Checkpoint, sign_checkpoint
 from gateway.ledger.disk import NO_ROOM, PARTIAL_SUFFIX, Disk, replace_durably, sync_directory, write_all
-from gateway.ledger.note import NoteSigner
+from gateway.ledger.note import NoteSigner, VerifierKey
 from gateway.ledger.record import Record, RecordKind, new_line, parse_line
 from gateway.ledger.refused import Finding, LedgerRefusedError
 from gateway.ledger.segment import CHECKPOINT, CHECKPOINTS, PUBLIC_KEY, RESERVE, SEGMENTS, segment_path, segment_paths
@@ -72,12 +72,19 @@ class Ledger:
 
     @classmethod
     def open(
-        cls, path: Path, signer: NoteSigner, *, segment_bytes: int = SEGMENT_BYTES, disk: Disk | None = None
+        cls,
+        path: Path,
+        signer: NoteSigner,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        disk: Disk | None = None,
+        witnessed: bytes | None = None,
     ) -> Self:
         """Open the ledger in directory `path`, or begin one, after checking everything that stands in it.
 
         `signer`'s name is the log's origin. A torn last line is cut off and counted in `recovered_tail_bytes`; the
-        caller appends a boot record that says so. Raises IntegrityError (a LedgerRefusedError), with nothing changed,
+        caller appends a boot record that says so. `witnessed` is a cosigned checkpoint that was kept beside the ledger,
+        which must extend it. Raises IntegrityError (a LedgerRefusedError), with nothing changed,
         if the ledger is not what was written; LedgerUnwritableError if another process has it or the disk fails.
         """
         try:
@@ -89,7 +96,7 @@ class Ledger:
         ledger = cls(path, signer, disk or Disk(), segment_bytes, lock_fd)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ledger._start()
+            ledger._start(witnessed)
         except OSError as error:
             ledger.close()
             raise LedgerUnwritableError(f"the ledger cannot be opened: {error}") from error
@@ -130,6 +137,21 @@ class Ledger:
     @property
     def checkpoint_size(self) -> int:
         return self._state.checkpoints.latest.size
+
+    @property
+    def latest_checkpoint(self) -> Checkpoint:
+        """The newest one that is signed and stored."""
+        return self._state.checkpoints.latest
+
+    @property
+    def verifier(self) -> VerifierKey:
+        """The key under which this ledger's checkpoints verify."""
+        return self._signer.verifier
+
+    @property
+    def erased(self) -> int:
+        """How many records, from the oldest on, have no body any more."""
+        return self._state.erased
 
     @property
     def recovered_tail_bytes(self) -> int:
@@ -194,14 +216,18 @@ class Ledger:
         if not 0 <= before_seq <= self.checkpoint_size:
             raise ValueError(f"records below {self.checkpoint_size} may be erased, not below {before_seq}")
         starts = self._state.segment_starts
+        done = self._state.erased
         with self._done_or_dead("records could not be erased"), _full_disk_changes_nothing():
             if starts[-1] < before_seq:
                 # The segment that is being written is never rewritten.
                 self._rotate()
-            older = [number for number, start in enumerate(starts[:-1]) if start < before_seq]
-            return sum(self._erase_in_segment(number, before_seq) for number in older)
+            # Bodies go from the oldest on, so a segment that ends below those that are gone has none left.
+            older = [n for n, start in enumerate(starts[:-1]) if start < before_seq and starts[n + 1] > done]
+            erased = sum(self._erase_in_segment(number, before_seq) for number in older)
+            self._state.erased = max(done, before_seq)
+            return erased
 
-    def _start(self) -> None:
+    def _start(self, witnessed: bytes | None) -> None:
         if not (self._path / PUBLIC_KEY).exists():
             self._begin()
         key = read_public_key(self._path)
@@ -218,7 +244,7 @@ class Ledger:
             self._disk.drop_cache(fd)
         finally:
             self._disk.close(fd)
-        state = audit(self._path, key, check_earlier_signatures=False)
+        state = audit(self._path, key, witnessed=witnessed, check_earlier_signatures=False)
         self._state = state
         self._fd = self._disk.open(last_segment, os.O_WRONLY | os.O_APPEND)
         if state.torn_tail is not None:

@@ -19,9 +19,10 @@ class Branch(StrEnum):
     TIME = "time"
     ASK = "ask"
     RELAY = "relay"
+    WITNESS = "witness"
 
 
-TO_GATEWAY: Final = frozenset({Branch.COMMAND, Branch.TIME, Branch.RELAY})
+TO_GATEWAY: Final = frozenset({Branch.COMMAND, Branch.TIME, Branch.RELAY, Branch.WITNESS})
 
 
 def topic(gateway: str, branch: Branch) -> str:

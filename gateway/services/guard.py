@@ -34,6 +34,7 @@ from gateway.edge.service_systemd import (
 )
 from gateway.ipc import frame
 from gateway.ledger import Ledger, RecordKind
+from gateway.services.cosigned import load_cosigned, read_witness_key
 from gateway.services.guard_check import CheckRun
 from gateway.services.guard_command import Commands
 from gateway.services.guard_core import Core
@@ -48,6 +49,7 @@ from gateway.services.guard_state import (
     Chronicle,
     Remembered,
     close_recovered,
+    cosigned_path,
     ledger_path,
     load_device_key,
     load_ledger_key,
@@ -59,6 +61,7 @@ from gateway.services.guard_state import (
 )
 from gateway.services.guard_time import TimeKeeping
 from gateway.services.guard_tunnel import TunnelSide
+from gateway.services.guard_witness import WitnessSide
 from gateway.services.mount_parts import mount_parts
 
 LOG = logging.getLogger("tillsyn.guard")
@@ -82,6 +85,7 @@ class Guard:
         self._tunnel = TunnelSide(core, records, replies)
         self._commands = Commands(core, link, records, replies, self._reports, eye, self._tunnel)
         self._missed = MissedChecks(core, link, records)
+        self._witness = WitnessSide(core, records, replies)
         self._hands = Hands(core, records, self._commands)
         core.dispatch = self._check.dispatch
         link.on_frame = self._on_link
@@ -144,6 +148,8 @@ class Guard:
                 self._commands.hear(untrusted, correlation)
             case frame.TimeArrived(untrusted):
                 self._time.hear(untrusted)
+            case frame.CosignedArrived(untrusted):
+                self._witness.hear(untrusted)
             case frame.OutboxWants(seq):
                 self._link.want(seq)
             case _:
@@ -166,6 +172,7 @@ class Guard:
             self._eye.end_idle(now_s)
             self._link.feed_outbox()
             self._missed.look(now_s)
+            self._witness.work(now_s)
             self._time.compare(now_s)
             self._time.ask(now_s)
             self._reports.say_hello(now_s)
@@ -199,10 +206,14 @@ def assemble(
     past = Remembered.nothing()
     trust = provisioned_trust(config)
     try:
-        ledger = Ledger.open(ledger_path(config), load_ledger_key(Path(config.ledger_key), config.gateway))
-        chronicle.ledger = ledger
+        signer = load_ledger_key(Path(config.ledger_key), config.gateway)
+        if config.witness is not None:
+            witness = read_witness_key(config.witness)
+            chronicle.cosigned = load_cosigned(cosigned_path(config), signer.verifier, witness)
+        witnessed = None if chronicle.cosigned is None else chronicle.cosigned.note
+        chronicle.ledger = Ledger.open(ledger_path(config), signer, witnessed=witnessed)
         past = remember(config, read_ledger(config))
-        chronicle.book = past.book
+        chronicle.book, chronicle.standing = past.book, past.standing
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM
@@ -212,7 +223,10 @@ def assemble(
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM
-    clock = IntervalClock(past.floor_unix_s, now_s, demand_cross_check=config.demand_cross_check)
+    floor_unix_s = past.floor_unix_s
+    if chronicle.cosigned is not None:
+        floor_unix_s = max(floor_unix_s, chronicle.cosigned.unix_s)
+    clock = IntervalClock(floor_unix_s, now_s, demand_cross_check=config.demand_cross_check)
     chronicle.append(RecordKind.BOOT, now_s, clock, why="torn-tail" if chronicle.recovered_tail else "start")
     if obstacle is not None:
         chronicle.append(RecordKind.TAMPER, now_s, clock, why=obstacle.value)

@@ -25,16 +25,28 @@ from gateway.config import GuardConfig
 from gateway.core.error import ConfigError, IntegrityError, LedgerUnwritableError
 from gateway.core.interval_clock import IntervalClock
 from gateway.core.refusal import RefusedError
-from gateway.ledger import Ledger, NoteSigner, Record, RecordKind, StoredRecord, read_records, unclosed_check
+from gateway.ledger import (
+    Checkpoint,
+    Ledger,
+    NoteSigner,
+    Record,
+    RecordKind,
+    StoredRecord,
+    read_records,
+    unclosed_check,
+)
 from gateway.ledger.disk import Disk, replace_durably
 from gateway.protocol.envelope import TrustStore, make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey
+from gateway.services.cosigned import Cosigned
 from gateway.services.occasion_book import OccasionBook
+from gateway.services.standing import LIFTED, Standing
 
 BUILD_UNIX_S: Final = 1_793_491_200.0
 """Start of the clock's floor when the ledger says nothing later: 2026-11-01T00:00:00Z, before this version was made."""
 BROKEN_BEFORE_S: Final = 5.0
 """An attempt that ended by a fault before this much live picture may be repeated; see gateway.agreement.attempt."""
+MAX_SIGNED: Final = 256
 HISTORY_S: Final = LOOK_BACK_S + 24 * 3600.0
 """Attempts older than this can't matter to any occasion that may still be missed (the longest spans 20 h)."""
 
@@ -57,6 +69,10 @@ class Chronicle:
     boot: str
     sw: str
     book: OccasionBook = field(default_factory=OccasionBook)
+    standing: Standing = field(default_factory=Standing)
+    cosigned: Cosigned | None = None
+    _signed: dict[int, bytes] = field(default_factory=dict)
+    """Root by size, of the checkpoints that this process has signed."""
 
     def append(self, kind: RecordKind, boottime_s: float, clock: IntervalClock, **fields: Any) -> bytes:
         """Write one record durably; the line as it stands in the file. Raises LedgerUnwritableError.
@@ -77,9 +93,10 @@ class Chronicle:
             sw=self.sw,
             **fields,
         )
-        line = self.ledger.append(record).line
+        appended = self.ledger.append(record)
         self.book.note(record)
-        return line
+        self.standing.note(appended.seq, record)
+        return appended.line
 
     def append_closed(
         self,
@@ -121,7 +138,19 @@ class Chronicle:
 
     def checkpoint(self) -> bytes:
         """The signed checkpoint of all records; b"" where there is no ledger. Raises LedgerUnwritableError."""
-        return b"" if self.ledger is None else self.ledger.checkpoint()
+        if self.ledger is None:
+            return b""
+        note = self.ledger.checkpoint()
+        self._signed[self.ledger.size] = self.ledger.root
+        if len(self._signed) > MAX_SIGNED:
+            del self._signed[next(iter(self._signed))]
+        return note
+
+    def agrees_with(self, witnessed: Checkpoint) -> bool:
+        """Whether this ledger can be the one that was witnessed. An older size that this process has not signed is
+        taken for granted here: the next start compares it with every record.
+        """
+        return witnessed.size <= self.size and self._signed.get(witnessed.size, witnessed.root) == witnessed.root
 
     def last_checkpoint(self) -> bytes:
         """The checkpoint that is stored; b"" where the records since then make it worth less than the next one."""
@@ -218,6 +247,10 @@ def agreement_path(config: GuardConfig, digest: str) -> Path:
     return Path(config.state_dir) / f"agreement-{digest}.json"
 
 
+def cosigned_path(config: GuardConfig) -> Path:
+    return Path(config.state_dir) / "cosigned.json"
+
+
 def ledger_path(config: GuardConfig) -> Path:
     return Path(config.state_dir) / "ledger"
 
@@ -257,6 +290,7 @@ class Remembered:
     unclosed: Record | None
     last_seen: Record | None
     book: OccasionBook = field(default_factory=OccasionBook)
+    standing: Standing = field(default_factory=Standing)
     agreement_version: int = 0
     trust_version: int = 0
     tunnel_version: int = 1
@@ -306,12 +340,13 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     withdrawn_unix_s: float | None = None
     withdrawn_consents: frozenset[str] = frozenset()
     paused_until_unix_s: float | None = None
-    book = OccasionBook()
+    book, standing = OccasionBook(), Standing()
     for stored in kept:
         record = stored.body
         if record is None:
             continue
         book.note(record)
+        standing.note(stored.seq, record)
         match record.kind:
             case RecordKind.AGREEMENT:
                 digest, agreement_version = record.digest_of, max(agreement_version, record.version or 0)
@@ -319,8 +354,10 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
                 trust_version = max(trust_version, record.version or 0)
             case RecordKind.SETUP if record.why == "tunnel":
                 tunnel_version = max(tunnel_version, record.version or 0)
+            case RecordKind.WITHDRAWN if record.why == LIFTED:
+                withdrawn_consents |= {record.digest_of} if record.digest_of is not None else set()
             case RecordKind.WITHDRAWN:
-                withdrawn_unix_s = record.time_lo
+                withdrawn_unix_s = record.time_lo if record.since_unix_s is None else record.since_unix_s
                 withdrawn_consents |= {record.digest_of} if record.digest_of is not None else set()
             case RecordKind.CONSENT:
                 withdrawn_unix_s = None
@@ -341,6 +378,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         unclosed=None if unclosed is None else unclosed.opened,
         last_seen=None if unclosed is None else unclosed.last_seen,
         book=book,
+        standing=standing,
         agreement_version=agreement_version,
         trust_version=trust_version,
         tunnel_version=tunnel_version,

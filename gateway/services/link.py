@@ -110,6 +110,8 @@ class Link:
             self._tell(frame.TimeArrived(event.payload))
         elif named[1] is Branch.RELAY:
             self.way.take_credentials(event.payload)
+        elif named[1] is Branch.WITNESS:
+            self._tell(frame.CosignedArrived(event.payload))
 
     async def _to_guard(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from math import inf
 
 from gateway.agreement.missed import Quiet
 from gateway.ledger import Record, RecordKind
+from gateway.services.standing import LIFTED
 
 
 @dataclass(slots=True)
@@ -48,8 +49,9 @@ class OccasionBook:
                 self._pauses.append(Quiet(begun_unix_s, until_unix_s))
             case RecordKind.PAUSED:
                 self._pauses = _ended(self._pauses, record.time_lo)
-            case RecordKind.WITHDRAWN if not any(each.last_unix_s == inf for each in self._withdrawals):
-                self._withdrawals.append(Quiet(begun_unix_s, inf))
+            case RecordKind.WITHDRAWN if record.why != LIFTED:
+                if not any(each.last_unix_s == inf for each in self._withdrawals):
+                    self._withdrawals.append(Quiet(begun_unix_s, inf))
             case RecordKind.CONSENT:
                 self._withdrawals = _ended(self._withdrawals, begun_unix_s)
             case _:

@@ -25,7 +25,7 @@ from typing import Final
 CENTRE: Final = "centre"
 MAX_HOMES: Final = 100_000
 _FROM_GATEWAY: Final = ("reply", "ledger", "signal", "log", "health", "status", "ask")
-_TO_GATEWAY: Final = ("command", "time", "relay")
+_TO_GATEWAY: Final = ("command", "time", "relay", "witness")
 _GATEWAY: Final = re.compile(r"gw-[a-z0-9-]{1,40}\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")

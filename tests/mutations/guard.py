@@ -284,7 +284,7 @@ MUTATIONS = (
     _one(
         "a withdrawal is remembered",
         STATE,
-        "                withdrawn_unix_s = record.time_lo\n",
+        "                withdrawn_unix_s = record.time_lo if record.since_unix_s is None else record.since_unix_s\n",
         "                withdrawn_unix_s = None\n",
     ),
     _one(

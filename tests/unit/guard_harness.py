@@ -38,11 +38,12 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from centre.witness import Cosigner
 from gateway.config import GuardConfig
 from gateway.config.file import MountConfig
 from gateway.core.error import ConfigError, HardwareFaultError, MountFaultError
 from gateway.ipc import frame
-from gateway.ledger import NoteSigner, verify_directory
+from gateway.ledger import NoteSigner, verify_checkpoint, verify_directory
 from gateway.ledger.disk import Disk
 from gateway.protocol.envelope import sign, verify
 from gateway.protocol.key import SigningKey, b64url_decode
@@ -149,6 +150,11 @@ def key(name: str) -> SigningKey:
 @functools.cache
 def ledger_key() -> Ed25519PrivateKey:
     return Ed25519PrivateKey.generate()
+
+
+@functools.cache
+def witness() -> Cosigner:
+    return Cosigner("tillsyn/centre", Ed25519PrivateKey.generate())
 
 
 def answer_of(session: str, fingerprint: str = FINGERPRINT) -> str:
@@ -574,6 +580,7 @@ class World:
         self.replies: dict[bytes, Message] = {}
         self.reports: list[Closed] = []
         self.missed: list[MissedCheck] = []
+        self.note = b""
         self.published_count = 0
         self.serial = 0
         self.opens: dict[str, SentOpen] = {}
@@ -614,6 +621,7 @@ class World:
             mount=MountConfig("bench", 12, 18),
             lamp_brightness=0.2,
             demand_isolation=False,
+            witness=str(witness().public),
             demand_cross_check=self.demand_cross_check,
         )
 
@@ -860,6 +868,8 @@ class World:
 
     def published(self, branch: str, payload: bytes, correlation: bytes) -> None:
         self.published_count += 1
+        if branch == "ledger" and payload.startswith(b"tillsyn/"):
+            self.note = payload
         if branch not in ("reply", "ask"):
             return
         kind = json.loads(b64url_decode(payload.split(b".")[0].decode()))["typ"][8:-4]
@@ -872,6 +882,20 @@ class World:
             self.missed.append(message)
         else:
             self.replies[correlation] = message
+
+    def cosign(self, note: bytes | None = None, *, by: Cosigner | None = None, unix_s: float | None = None) -> bytes:
+        """The witness answers a checkpoint, by default the newest that there is; the note as it went out."""
+        signed = (self.ledger_dir / "checkpoint").read_bytes() if note is None else note
+        checkpoint = verify_checkpoint(signed, ledger_signer().verifier)
+        at_unix_s = int(self.true_unix_s if unix_s is None else unix_s)
+        cosigned = signed + (by or witness()).cosign(checkpoint, unix_s=at_unix_s)
+        self.say_cosigned(cosigned)
+        return cosigned
+
+    def say_cosigned(self, untrusted: bytes) -> None:
+        if self.link is not None:
+            self.link.send(frame.CosignedArrived(untrusted))
+            self.advance(0.1)
 
     # Signed words
 
@@ -1170,7 +1194,8 @@ class Judge:
     starts: int = 0
     pictures: int = 0
     looks_taken: int = 0
-    _offsets: dict[Path, int] = field(default_factory=dict)
+    _offsets: dict[tuple[Path, int], int] = field(default_factory=dict)
+    _next_seq: int = 0
     _seen_changes: int = -1
     _dead: bool = True
     _live: bool = False
@@ -1183,6 +1208,7 @@ class Judge:
         """A process has started: all that is in the file now is what it found or wrote at its start."""
         self.records.clear()
         self._offsets.clear()
+        self._next_seq = 0
         self._dead = False
         self._live = False
         self._read(everything=True)
@@ -1389,18 +1415,29 @@ class Judge:
             return
         for path in sorted((self.world.ledger_dir / "segments").glob("*.log")):
             size = path.stat().st_size if everything else disk.synced.get(path, 0)
-            offset = self._offsets.get(path, 0)
+            # A segment that retention has rewritten is another file: read anew, for what is not known yet.
+            file_key = (path, path.stat().st_ino)
+            offset = self._offsets.get(file_key, 0)
             if size <= offset:
                 continue
             with path.open("rb") as file:
                 file.seek(offset)
                 content = file.read(size - offset)
-            self._offsets[path] = size
+            self._offsets[file_key] = size
             for each in content.splitlines():
-                self._enter(json.loads(each[9:])["body"])
+                line = json.loads(each[9:])
+                if line["seq"] >= self._next_seq:
+                    self._next_seq = line["seq"] + 1
+                    if "body" in line:
+                        self._enter(line["body"])
 
     def _enter(self, body: dict[str, Any]) -> None:
         if body["kind"] in ("agreement", "trust"):
+            if body.get("why") == "restated":
+                known = [b.get("digest_of") for b in self.records]
+                self.demand(not self._live or body["digest_of"] in known, "restated what never was")
+                self.records.append(body)
+                return
             highest = max((b["version"] for b in self.records if b["kind"] == body["kind"]), default=0)
             self.demand(body["version"] > highest, f"an older {body['kind']} came into force")
         knows = body["kind"] == "clock" and body["why"] in ("attested", "cross-checked")
@@ -1409,7 +1446,8 @@ class Judge:
         self.records.append(body)
         if body["kind"] == "closed":
             same = [b for b in self.records if b.get("check") == body["check"] and b["kind"] in ("opened", "closed")]
-            self.demand([b["kind"] for b in same] == ["opened", "closed"], "a check that closed twice, or never opened")
+            kinds = [b["kind"] for b in same]
+            self.demand(kinds == ["opened", "closed"] or not self._live, "a check that closed twice, or never opened")
 
     def _opened(self, check: str) -> dict[str, Any] | None:
         bodies = [b for b in self.records if b.get("check") == check]

@@ -2,7 +2,7 @@
 
 Mutations that turn it red, each tried: answer before the row is kept; leave out `disable`; compare sizes only; lift the
 disabling in the same installation; take a stranger's signature line for a new checkpoint; forward to a disabled home;
-rule outside the transaction.
+rule outside the transaction; send nothing back; send nothing back to a repeated one.
 """
 
 from __future__ import annotations
@@ -291,6 +291,27 @@ def test_a_false_signature_and_a_proof_on_the_ledger_branch_are_told_apart(tmp_p
         assert world.state.store.witnessed()["gw-a", 1]["size"] == 4
         assert world.state.store.alarm_counts() == {("gw-a", "bad-signature"): 2, ("gw-a", "malformed"): 1}
         assert world.broker.acked == 4
+
+    play(tmp_path, home, act)
+
+
+def test_what_was_cosigned_goes_back_to_the_home_and_again_when_it_asks_again(tmp_path: Path, home: Home):
+    async def act(world: World) -> None:
+        cosigner = Cosigner("tillsyn/centre", Ed25519PrivateKey.generate())
+        object.__setattr__(world.state, "cosigner", cosigner)
+        note = home.say(3)[-1]
+        hear(world, [*home.lines(), note])
+        await world.settle()
+        (said,) = world.broker.published
+        assert (said.topic, said.payload[: len(note)]) == ("tillsyn/v1/gw-a/witness", note)
+        assert cosigner.public.verify(said.payload) == int(NOW_UNIX_S)
+        hear(world, [note])
+        await world.settle()
+        assert [each.payload for each in world.broker.published] == [said.payload] * 2
+        # A log that contradicts what is known gets no word that it could keep.
+        hear(world, [sign_checkpoint(home.signer, 3, b"\0" * 32)])
+        await world.settle()
+        assert len(world.broker.published) == 2
 
     play(tmp_path, home, act)
 
