@@ -39,6 +39,7 @@ from gateway.protocol.message import (
     MissedCheck,
     Opened,
     Refused,
+    Signal,
     TimeAsk,
     TimeStatement,
     Word,
@@ -189,8 +190,10 @@ class Intake:
                 self._take_ask(home, incoming.payload)
             case Branch.LEDGER:
                 await self._take_ledger(home, incoming.payload)
-            case Branch.SIGNAL | Branch.LOG:
-                pass  # signals reach the page on the data channel; logs are the fleet view's, which is not built yet
+            case Branch.SIGNAL:
+                await self._take_signal(home, incoming.payload)
+            case Branch.LOG:
+                pass  # the fleet view's, which is not built yet
             case Branch.COMMAND | Branch.TIME | Branch.RELAY | Branch.WITNESS:
                 raise RefusedError(RefusalCode.MALFORMED, "a branch that only we write")
 
@@ -229,6 +232,13 @@ class Intake:
             await self._hand_over(home, closed.line, closed.occasion, "not-seen")
         state.events.send("closed", msgspec.to_builtins(closed))
         state.events.send("home", {"gateway": closed.gateway})
+
+    async def _take_signal(self, home: Home, payload: bytes) -> None:
+        """Who looks has it from the home itself, faster; this one is for everybody else's list."""
+        signal = verify(payload, {home.device_key.kid: home.device_key}, Signal)
+        self._demand_own(home, signal.gateway)
+        await asyncio.to_thread(self._state.store.put_signal, signal, now_unix_s=self._state.clock())
+        self._state.events.send("signal", msgspec.to_builtins(signal))
 
     async def _take_missed(self, home: Home, missed: MissedCheck) -> None:
         """The home's own alarm. It begins the hand-over, or joins the one that the centre began for that occasion."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.protocol.picture import ViewSignal
+
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all answers: closed, so that a new field is a new line here."""
@@ -77,6 +79,7 @@ class Outcome(Answer, frozen=True):
     ledger_size: int
     next: str
     next_unix_s: float | None
+    view: str | None
 
 
 class SignedOutcome(Outcome, frozen=True):
@@ -104,6 +107,15 @@ class FaultFacts(Answer, frozen=True):
     taken_unix_s: float | None
 
 
+class SignalFacts(Answer, frozen=True):
+    """The newest view signal: of the picture, not of the person. `view` is null before the first picture."""
+
+    check: str
+    heard_unix_s: float
+    frames: int
+    view: ViewSignal | None
+
+
 class HomeFacts(Answer, frozen=True):
     gateway: str
     install_epoch: int
@@ -120,6 +132,7 @@ class HomeFacts(Answer, frozen=True):
     version: int | None
     due: list[Due]
     last: list[Outcome]
+    signal: SignalFacts | None
     disabled: Disabled | None
     witnessed: WitnessedFacts | None
 

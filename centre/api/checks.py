@@ -176,6 +176,7 @@ def _facts(
         "version": known["version"],
         "due": known["due"],
         "last": known["last"],
+        "signal": known["signal"],
         "disabled": disabled.get(home.gateway),
         "witnessed": _witness_facts(home, witnessed.get((home.gateway, home.install_epoch))),
     }

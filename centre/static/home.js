@@ -5,7 +5,7 @@ import {Check} from "./check.js";
 import {byId, complain, desk, fromTemplate, may, nowMs, nowUnixS, openHome, say, setText} from "./desk.js";
 import {chosenDue, dueOf, fillPill, noteText, whenText} from "./due.js";
 import {t} from "./say.js";
-import {clockObstacle, clockTime, duration, ending, LOGGED_KINDS, logged, nextStep, refusal, view} from "./words.js";
+import {clockObstacle, clockTime, duration, ending, lastView, LOGGED_KINDS, logged, nextStep, refusal, view} from "./words.js";
 
 const RENEW_BEFORE_S = 6;
 const ASK_AGAIN_S = 15;
@@ -47,6 +47,7 @@ export function showHome() {
   byId("start-reason").hidden = isRunning;
   byId("in-check").hidden = !isRunning;
   byId("close").hidden = !isRunning;
+  if (!isRunning) setText(byId("view-signal"), lastView(home.signal));
   for (const button of document.querySelectorAll("[data-verdict]")) {
     button.disabled = !desk.check?.isLive || desk.isSending;
   }
@@ -270,7 +271,7 @@ export async function start() {
         byId("verdicts").focus();
       },
       stale: showCover,
-      view: (signal) => { byId("view-signal").textContent = view(signal.view); },
+      view: (signal) => setText(byId("view-signal"), view(signal.view)),
       form: showForm,
       age: showAge,
       time: showTime,

@@ -1,7 +1,7 @@
 // What the centre says has changed.
 
 import {getHandovers, getHome, getQueue} from "./api.js";
-import {byId, complain, desk, may, setText} from "./desk.js";
+import {byId, complain, desk, may, nowUnixS, openHome, setText} from "./desk.js";
 import {showLog, showOutcome} from "./home.js";
 import {t} from "./say.js";
 import {alarm} from "./words.js";
@@ -66,6 +66,13 @@ export function listen(showAll) {
     void desk.refresh();
   });
   for (const event of ["handover", "claim", "fault"]) source.addEventListener(event, () => { void desk.refresh(); });
+  source.addEventListener("signal", ({data}) => {
+    const signal = JSON.parse(data);
+    const home = openHome();
+    if (home?.gateway !== signal.gateway) return;
+    home.signal = {...signal, heard_unix_s: nowUnixS()};
+    show();
+  });
   source.addEventListener("alarm", ({data}) => {
     byId("alarm").textContent = alarm(JSON.parse(data));
     byId("alarm").hidden = false;

@@ -191,12 +191,22 @@ const STATUSES = {
 };
 export const status = (word) => STATUSES[word] ?? word;
 
+// Closed list; source: gateway/protocol/picture.py, `View`. They are about the picture: who is in it, the operator says.
 const VIEWS = {
-  dark: t("The picture is dark."), covered: t("Something covers the camera."), blurred: t("The picture is blurred."),
-  frozen: t("The picture stands still."), misaimed: t("The camera does not point where it should."),
+  "dark": t("The picture is dark: the camera's infrared light may be out. If you can't see, choose Unsure and report a fault."),
+  "covered": t("Something covers the camera, or it points at a bare surface. If you can't see, choose Unsure and follow your routine."),
+  "blurred": t("The picture is blurred: the lens may be dirty or misted. If you can't see enough, choose Unsure and report it."),
+  "frozen": t("The picture stands still and may be old. Do not judge by it: choose Unsure, or close and start again."),
+  "misaimed": t("The picture is not the one of the installation: the camera may point elsewhere. If the bed is not in it, choose Unsure and report it."),
 };
-/** What the device says of its own picture, or "" when it is clear. */
+/** What the home says of its own picture, with what to do, or "" when it is clear. */
 export const view = (word) => VIEWS[word] ?? "";
+
+/** The same of the newest picture that the centre has heard of, `signal` being {heard_unix_s, view}. */
+export function lastView(signal) {
+  const words = view(signal?.view?.view);
+  return words && t("Last picture, {time}. {words}", {time: clockTime(signal.heard_unix_s), words});
+}
 
 const CLOCKS = {
   "floor": t("The home is not sure what time it is. It asks the centre by itself; wait a minute."),

@@ -14,6 +14,7 @@ from centre.store.home import HomeRows
 from centre.store.ledger import LedgerRow, LedgerRows, Witnessing
 from centre.store.occasion import LONGEST_WINDOW_S, OccasionRows
 from centre.store.person import PersonRows
+from centre.store.signal import SignalRows
 from centre.store.table import HANDOVERS, METADATA
 
 __all__ = [
@@ -41,5 +42,6 @@ class Store(
     EnrolmentRows,
     DeskRows,
     DraftRows,
+    SignalRows,
 ):
     """Everything that the centre remembers."""

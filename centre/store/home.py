@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from centre.store.engine import Rows, with_check
 from centre.store.occasion import put_fact, put_in_force
+from centre.store.signal import newest_signals
 from centre.store.table import (
     AGREEMENTS,
     HOMES,
@@ -108,7 +109,9 @@ class HomeRows(Rows):
         with self._reading() as connection:
             states = {row["gateway"]: dict(row) for row in connection.execute(query).mappings()}
             tunnels = {row.gateway: row.word for row in connection.execute(sa.select(TUNNELS))}
+            signals = newest_signals(connection)
             for gateway, state in states.items():
+                state["signal"] = signals.get(gateway)
                 state["tunnel"] = tunnels.get(gateway)
                 state["due"] = json.loads(state.pop("due_json"))
                 state["last"] = []

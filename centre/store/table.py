@@ -39,6 +39,22 @@ TUNNELS: Final = sa.Table(
     sa.Column("gateway", sa.String(64), primary_key=True),
     sa.Column("word", sa.String(40), nullable=False),
 )
+# The newest view signal of each home: of the picture, never of the person.
+SIGNALS: Final = sa.Table(
+    "signals",
+    METADATA,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("check_id", sa.String(64), nullable=False),
+    sa.Column("heard_unix_s", sa.Float, nullable=False),
+    sa.Column("frames", sa.BigInteger, nullable=False),
+    sa.Column("t_us", sa.BigInteger),
+    sa.Column("view", sa.String(40)),
+    sa.Column("luma", sa.Float),
+    sa.Column("contrast", sa.Float),
+    sa.Column("sharpness", sa.Float),
+    sa.Column("motion", sa.Float),
+    sa.Column("aim", sa.String(40)),
+)
 SESSIONS: Final = sa.Table(
     "sessions",
     METADATA,
@@ -89,6 +105,7 @@ OUTCOMES: Final = sa.Table(
     sa.Column("ledger_size", sa.BigInteger, nullable=False),
     sa.Column("next", sa.String(40), nullable=False),
     sa.Column("next_unix_s", sa.Float),
+    sa.Column("view", sa.String(40)),
     # The device's own signature over all of the above: evidence that outlives this centre.
     sa.Column("closed_jws", sa.Text, nullable=False),
     sa.UniqueConstraint("gateway", "check_id"),

@@ -11,6 +11,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from gateway.protocol.picture import SignatureText, ViewSignal
+
 MAX_FRAME_BYTES = 64 * 1024
 Payload = Annotated[bytes, Meta(max_length=48 * 1024)]
 Code = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,40}\Z")]
@@ -83,6 +85,8 @@ class Start(Frame, frozen=True):
     check: CheckId
     offer: Annotated[str, Meta(max_length=8192)]
     softened: bool
+    signature: SignatureText | None = None
+    """What the aimed camera saw when it was calibrated, where that is known."""
 
 
 class LetFramesOut(Frame, frozen=True):
@@ -108,7 +112,14 @@ class FirstFrameOut(Frame, frozen=True):
 
 class EyeBeat(Frame, frozen=True):
     frames: Annotated[int, Meta(ge=0)]
-    view: Code | None = None
+    signal: ViewSignal | None = None
+    """The newest one; its time tells whether it is new."""
+
+
+class AimLearnt(Frame, frozen=True):
+    """There was no signature to compare with, and the picture has been clear for some seconds: this is its own."""
+
+    signature: SignatureText
 
 
 class FromOperator(Frame, frozen=True):
@@ -182,4 +193,4 @@ ToHand = LocalFacts
 ToGuardFromLink = Beat | CommandArrived | TimeArrived | CosignedArrived | BrokerChanged | OutboxWants
 ToLink = Beat | Publish | MediaOpened | MediaShut
 ToEye = Beat | Start | LetFramesOut | Stop
-ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | FromOperator | EyeFault | Stopped
+ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | AimLearnt | FromOperator | EyeFault | Stopped

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.protocol.picture import ViewSignal
 from gateway.protocol.tunnel_key import TunnelKey
 
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}\Z")]
@@ -249,6 +250,8 @@ class Closed(Message, frozen=True):
     next: Word = "none"
     next_unix_s: float | None = None
     verdict: Verdict | None = None
+    view: Word | None = None
+    """The last view signal's word: of the picture, not of the person."""
 
 
 class MissedCheck(Message, frozen=True):
@@ -263,6 +266,16 @@ class MissedCheck(Message, frozen=True):
     ended_unix_s: UnixSeconds
     """The last moment at which somebody could have looked."""
     ledger_size: int
+
+
+class Signal(Message, frozen=True):
+    """Once a second in a check: it runs, so many pictures have left, and what is to be said of the newest."""
+
+    KIND: ClassVar[str] = "signal"
+    gateway: GatewayId
+    check: Id
+    frames: Annotated[int, Meta(ge=0, le=2**53 - 1)]
+    view: ViewSignal | None = None
 
 
 class Accepted(Message, frozen=True):
@@ -323,7 +336,7 @@ KINDS: dict[str, type[Message]] = {
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
         TimeAsk, TunnelPut,
-        Challenged, Opened, Closed, MissedCheck, Accepted, Refused, Hello,
+        Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Refused, Hello,
         InstallationProtocol,
     )
 }  # fmt: skip

@@ -27,6 +27,10 @@ CaptureUs = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 """BOOTTIME at capture, in µs, as the camera's units have it; exact in a browser's numbers too."""
 
 
+SignatureText = Annotated[str, Meta(pattern=r"^[0-7]{144}\Z")]
+"""The text of a gateway.view.Signature: 9 rows of 16 tiles."""
+
+
 class View(StrEnum):
     """What is to be said of a picture, in one word."""
 

@@ -24,8 +24,11 @@ from gateway.edge.media_aiortc import Peer
 from gateway.edge.service_systemd import demand_isolation, feed_watchdog, harden, listening_socket, run_until_signal
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError
+from gateway.protocol.picture import ViewWord, encode
 from gateway.rate import Control, Limits
 from gateway.services.showing import Showing
+from gateway.services.viewing import Viewing
+from gateway.view import SignatureError
 
 LOG = logging.getLogger("tillsyn.eye")
 
@@ -58,6 +61,7 @@ class Eye:
     _started: bool = False
     _showing: bool = False
     _picture: Showing | None = None
+    _viewing: Viewing | None = None
 
     async def run(self) -> None:
         """Serve until the check ends. Leaves the sensor closed, whatever happens."""
@@ -116,6 +120,11 @@ class Eye:
     def _start(self, start: frame.Start, sock: socket.socket) -> None:
         assert self._group is not None
         assert self._peer is not None
+        try:
+            self._viewing = Viewing(start.signature)
+        except SignatureError as exc:
+            LOG.warning("no aim to compare with: %s", exc)
+            self._viewing = Viewing(None)
         self._peer.attach(sock)
         self._group.create_task(self._answer(self._peer, start.offer), name="answer")
         self._group.create_task(self._pump(self._peer, softened=start.softened), name="pump")
@@ -136,6 +145,18 @@ class Eye:
             # The track begins with a key frame; until `_release` has asked for one, units end here.
             if self._showing:
                 self._picture.take(unit)
+                self._view(peer)
+
+    def _view(self, peer: Peer) -> None:
+        """What is to be said of the picture goes to the operator at once, and to the guard with the next beat."""
+        assert self._viewing is not None
+        signal = self._viewing.take(self.camera.luma())
+        if signal is None:
+            return
+        peer.say(encode(ViewWord(signal)))
+        if self._viewing.learnt is not None:
+            self._say(frame.AimLearnt(self._viewing.learnt))
+            self._viewing.learnt = None
 
     async def _release(self, peer: Peer) -> None:
         await self._released.wait()
@@ -156,7 +177,8 @@ class Eye:
                 raise _EndError
             if not self._started and now_s - born_s > UNUSED_LIFE_S:
                 raise _EndError
-            self.channel.send(frame.EyeBeat(0 if self._picture is None else self._picture.frames))
+            frames = 0 if self._picture is None else self._picture.frames
+            self.channel.send(frame.EyeBeat(frames, None if self._viewing is None else self._viewing.signal))
 
     def _from_operator(self, untrusted: bytes) -> None:
         if self._messages_left <= 0:

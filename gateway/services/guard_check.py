@@ -180,6 +180,7 @@ class CheckRun:
             next=step,
             next_unix_s=step_unix_s,
             verdict=pending.verdict if pending is not None else None,
+            view=effect.view,
         )
         self.link.publish(Branch.REPLY, sign(report, self.core.device_key), evidential=True)
         self.core.hello_due_s = 0.0

@@ -16,8 +16,11 @@ from gateway.decision import OpenCheck
 from gateway.decision.nonce import LIFE_S as NONCE_LIFE_S
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect, pair
-from gateway.protocol import strict_json
+from gateway.protocol.envelope import sign
+from gateway.protocol.message import Signal
+from gateway.protocol.picture import ViewSignal
 from gateway.protocol.topic import Branch
+from gateway.services.aim_book import AimBook
 from gateway.services.guard_core import Core, close_fds
 from gateway.services.guard_link import LinkSide
 
@@ -25,6 +28,8 @@ LOG = logging.getLogger("tillsyn.guard")
 
 EYE_IDLE_S: Final = NONCE_LIFE_S + 5.0
 """An eye that a challenge started and nobody used ends after this."""
+SIGNAL_EVERY_S: Final = 0.9
+"""The eye's beats come twice a second; every other one is passed on."""
 
 
 @dataclass(slots=True)
@@ -44,6 +49,11 @@ class EyeSide:
     _eye: _Eye | None = None
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _media: socket.socket | None = None
+    _signalled_s: float = 0.0
+    aim: AimBook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.aim = AimBook(self.core.config)
 
     def drop(self) -> None:
         """The service's own last word: no picture, and no channel to whoever makes one."""
@@ -95,9 +105,11 @@ class EyeSide:
                 self.core.dispatch(machine.AnswerMade(answer))
             case frame.FirstFrameOut():
                 self.core.dispatch(machine.FirstFrame())
-            case frame.EyeBeat(frames, view):
-                self.core.dispatch(machine.EyeHeard(frames, view))
-                self._signal(frames, view)
+            case frame.EyeBeat(frames, signal):
+                self.core.dispatch(machine.EyeHeard(frames, None if signal is None else signal.view.value))
+                self._signal(frames, signal)
+            case frame.AimLearnt(signature):
+                self.aim.learn(signature)
             case frame.Stopped(frames):
                 self.core.dispatch(machine.EyeHeard(frames))
             case frame.FromOperator(untrusted):
@@ -112,11 +124,14 @@ class EyeSide:
             case _:
                 assert_never(got)
 
-    def _signal(self, frames: int, view: str | None) -> None:
-        """Once a second in a check, unsigned, for the operator's list; its acknowledgement shows a live broker."""
-        if self.core.gate.current is not None:
-            words = {"check": self.core.gate.current.check, "frames": frames, "view": view}
-            self.link.publish(Branch.SIGNAL, strict_json.dumps(words))
+    def _signal(self, frames: int, view: ViewSignal | None) -> None:
+        """Once a second in a check, for the centre's list; its acknowledgement shows a live broker."""
+        current, now_s = self.core.gate.current, self.core.now()
+        if current is None or now_s - self._signalled_s < SIGNAL_EVERY_S:
+            return
+        self._signalled_s = now_s
+        signal = Signal(self.core.config.gateway, current.check, frames, view)
+        self.link.publish(Branch.SIGNAL, sign(signal, self.core.device_key))
 
     async def start(self, order: OpenCheck) -> None:
         await self.prepare()
@@ -133,7 +148,8 @@ class EyeSide:
         eye.used = True
         mine, theirs = pair()
         try:
-            eye.channel.send(frame.Start(order.facts.check, order.offer, order.softened), (mine.fileno(),))
+            start = frame.Start(order.facts.check, order.offer, order.softened, self.aim.signature)
+            eye.channel.send(start, (mine.fileno(),))
             link.send(frame.MediaOpened(order.facts.check), (theirs.fileno(),))
         except ChannelLostError:
             mine.close()

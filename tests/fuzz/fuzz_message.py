@@ -46,6 +46,21 @@ _FROM_DEVICE: dict[str, dict[str, Any]] = {
         "gateway": "gw-a", "re": "j-1", "check": "c-1", "answer": "v=0\r\n", "max_s": 60, "lease_every_s": 1.0,
         "lease_life_s": 3.0,
     },
+    "check.missed": {
+        "gateway": "gw-a", "line": "night-1", "occasion": "2026-11-23T23:30", "why": "missed-check", "attempts": 0,
+        "ended_unix_s": NOW_UNIX_S - 60.0, "ledger_size": 9,
+    },
+    "setup.protocol": {
+        "gateway": "gw-a", "install_epoch": 1, "ledger_size": 9, "time_lo": NOW_UNIX_S, "time_hi": NOW_UNIX_S + 2.0,
+        "lines": [{"name": "camera", "how": "measured", "is_good": True, "value": "15 fps"}],
+    },
+    "signal": {
+        "gateway": "gw-a", "check": "c-1", "frames": 300,
+        "view": {
+            "t_us": 12_500_000, "view": "dark", "luma": 0.05, "contrast": 0.02, "sharpness": 0.1, "motion": 0.0,
+            "aim": "commanded",
+        },
+    },
     "check.closed": {
         "gateway": "gw-a", "check": "c-1", "why": "verdict", "who": "p-1", "line": "night-1",
         "occasion": "2026-11-23T23:30", "attempt": 1, "watched_s": 12.5, "frames": 300, "parked": True,

@@ -30,6 +30,7 @@ from fuzz_limit import Doors, demand
 from fuzz_message import EDITS, NONCE, NONCE_BYTES, signed_parts, untrusted_of
 from fuzz_mutation import changed_bytes, changed_json, changed_msgpack
 from ledger_support import a_record
+from picture_support import A_SIGNAL
 from protocol_support import (
     AGREEMENT,
     AUDIENCE,
@@ -390,9 +391,10 @@ _FRAMES: Final[tuple[frame.Frame, ...]] = (
     frame.Beat(), frame.CommandArrived(b"x" * 400, b"c" * 16), frame.TimeArrived(b"t"), frame.BrokerChanged(True),
     frame.Publish("reply", b"p" * 900, b"c", True, False), frame.MediaOpened("c-1"), frame.MediaShut("c-1"),
     frame.Start("c-1", OFFER, False), frame.LetFramesOut(), frame.Stop("verdict"), frame.Ready(),
-    frame.AnswerMade("v=0\r\n"), frame.FirstFrameOut(12.5), frame.EyeBeat(300, "dark"), frame.FromOperator(b"o" * 700),
-    frame.EyeFault("camera-fault"), frame.Stopped(7), frame.NotTonight(43200.0), frame.StopForGood(), frame.EndPause(),
-    frame.AskState(), frame.LocalFacts(False, True, None, False, True, "attested", "a-1", 4, None),
+    frame.AnswerMade("v=0\r\n"), frame.FirstFrameOut(12.5), frame.EyeBeat(300, A_SIGNAL),
+    frame.AimLearnt("7" * 144), frame.FromOperator(b"o" * 700), frame.EyeFault("camera-fault"), frame.Stopped(7),
+    frame.NotTonight(43200.0), frame.StopForGood(), frame.EndPause(), frame.AskState(),
+    frame.LocalFacts(False, True, None, False, True, "attested", "a-1", 4, None),
 )  # fmt: skip
 
 

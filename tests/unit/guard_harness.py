@@ -64,6 +64,7 @@ from gateway.protocol.message import (
     Opened,
     Refused,
     Role,
+    Signal,
     TimeAsk,
     TimeStatement,
     TrustPut,
@@ -71,6 +72,7 @@ from gateway.protocol.message import (
     VerdictGiven,
     audience,
 )
+from gateway.protocol.picture import ViewSignal
 from gateway.services import guard as service
 
 GATEWAY = "gw-home"
@@ -385,6 +387,7 @@ class Eye(Peer):
         self.sensor = False
         self.released = False
         self.frames = 0
+        self.signal: ViewSignal | None = None
         self.permit_s = world.loop.time()
         self.media: socket.socket | None = None
         self._after(0.3, lambda: self.say(frame.Ready()))
@@ -461,7 +464,7 @@ class Eye(Peer):
             self.die()
             return
         self.frames += 15 if self.released and self.sensor else 0
-        self.say(frame.EyeBeat(self.frames))
+        self.say(frame.EyeBeat(self.frames, self.signal))
         self._after(1.0, self._second)
 
     def _after(self, delay_s: float, act: Callable[[], None]) -> None:
@@ -581,6 +584,7 @@ class World:
         self.reports: list[Closed] = []
         self.missed: list[MissedCheck] = []
         self.note = b""
+        self.signals: list[Signal] = []
         self.published_count = 0
         self.serial = 0
         self.opens: dict[str, SentOpen] = {}
@@ -870,6 +874,8 @@ class World:
         self.published_count += 1
         if branch == "ledger" and payload.startswith(b"tillsyn/"):
             self.note = payload
+        if branch == "signal":
+            self.signals.append(verify(payload, {key("device").verifying.kid: key("device").verifying}, Signal))
         if branch not in ("reply", "ask"):
             return
         kind = json.loads(b64url_decode(payload.split(b".")[0].decode()))["typ"][8:-4]

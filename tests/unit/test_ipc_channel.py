@@ -21,6 +21,7 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from picture_support import A_SIGNAL
 
 from gateway.ipc import frame
 from gateway.ipc.channel import MAX_QUEUED, Channel, ChannelLostError, connect, pair
@@ -43,6 +44,7 @@ ANY = (
     | frame.AnswerMade
     | frame.FirstFrameOut
     | frame.EyeBeat
+    | frame.AimLearnt
     | frame.FromOperator
     | frame.EyeFault
     | frame.Stopped
@@ -69,7 +71,8 @@ FRAMES: list[frame.Frame] = [
     frame.Ready(),
     frame.AnswerMade("v=0\r\n"),
     frame.FirstFrameOut(12.5),
-    frame.EyeBeat(3, "clear"),
+    frame.EyeBeat(3, A_SIGNAL),
+    frame.AimLearnt("0123456789"[:8] * 18),
     frame.FromOperator(b"grant~command"),
     frame.EyeFault("path-lost"),
     frame.Stopped(0),
@@ -342,7 +345,7 @@ def test_frames_that_waited_arrive_in_order_with_their_descriptors():
         mine, theirs = pair()
         filled = 0
         while not here._waiting:
-            here.send(frame.EyeBeat(filled, "a" * 40))
+            here.send(frame.EyeBeat(filled, A_SIGNAL))
             filled += 1
         # Room in the socket again, but the loop hasn't had its turn: what comes now must not overtake what waits.
         got: list[tuple[Any, list[int]]] = [(there._decoder.decode(there._sock.recv(65536)), []) for _ in range(20)]
