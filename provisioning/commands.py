@@ -8,6 +8,7 @@ from typing import Any
 
 from provisioning.authority import commands as authority
 from provisioning.factory import commands as factory
+from provisioning.image import commands as image
 
 
 def register(commands: Any) -> None:
@@ -33,6 +34,7 @@ def register(commands: Any) -> None:
     demo.set_defaults(run=_demo)
     authority.register(commands)
     factory.register(commands)
+    image.register(commands)
 
 
 def _demo(options: argparse.Namespace) -> int:

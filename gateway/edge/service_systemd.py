@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -109,10 +110,14 @@ def die_with_parent() -> None:
 
 
 def demand_isolation() -> None:
-    """Raises ConfigError unless this process is alone in its network namespace: a loopback that is down, nothing else.
+    """Raises ConfigError unless no network can be reached from this process.
 
-    Source: PrivateNetwork= in systemd.exec(5), network_namespaces(7).
+    Either it may open no socket of a network family at all (RestrictAddressFamilies=AF_UNIX; systemd's PrivateNetwork=
+    leaves the loopback up, so its being down can't be asked for there), or it is alone in its network namespace with a
+    loopback that is down. Source: systemd.exec(5), network_namespaces(7).
     """
+    if not _network_families():
+        return
     interfaces = sorted(name for _, name in socket.if_nameindex())
     up = [name for name in interfaces if name != "lo" or _is_up(name)]
     if up:
@@ -120,6 +125,22 @@ def demand_isolation() -> None:
             f"network in sight ({', '.join(up)}), but this service must have none. Start it with PrivateNetwork=yes, "
             "or under `unshare --net`; set demand_isolation = false only to try things out."
         )
+
+
+def _network_families() -> list[socket.AddressFamily]:
+    """Families besides AF_UNIX of which this process may open a socket, as far as the kernel tells."""
+    allowed = []
+    for family in (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET):
+        kind = socket.SOCK_RAW if family is socket.AF_NETLINK else socket.SOCK_DGRAM
+        try:
+            socket.socket(family, kind).close()
+        except OSError as exc:
+            # Anything else, such as no descriptor left, is no promise that it stays impossible.
+            if exc.errno not in {errno.EAFNOSUPPORT, errno.EPERM, errno.EACCES}:
+                allowed.append(family)
+        else:
+            allowed.append(family)
+    return allowed
 
 
 def _is_up(name: str) -> bool:

@@ -9,14 +9,14 @@ import ast
 import os
 import re
 import shutil
-import stat
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from provisioning.image.cpio import write_cpio
 
 HERE = Path(__file__).parent
 TREE = HERE.parents[1]
@@ -172,24 +172,3 @@ def _modules(debian: Path, root: Path) -> None:
         (root / "modules" / file).write_text("".join(f"{name}.ko\n" for name in order[before:]))
     for name in order:
         shutil.copy2(files[name], root / "modules" / f"{name}.ko")
-
-
-def write_cpio(root: Path, path: Path) -> None:
-    """Pack `root` in the one format the kernel takes ("newc"). Source: Documentation/driver-api/early-userspace."""
-    with path.open("wb") as out:
-        for number, (name, mode, content) in enumerate(_entries(root), start=1):
-            encoded = name.encode() + b"\0"
-            fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
-            header = b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
-            out.write(header + bytes(-len(header) % 4) + content + bytes(-len(content) % 4))
-
-
-def _entries(root: Path) -> Iterator[tuple[str, int, bytes]]:
-    for path in sorted(root.rglob("*")):
-        status = path.lstat()
-        name = str(path.relative_to(root))
-        if stat.S_ISDIR(status.st_mode):
-            yield name, stat.S_IFDIR | 0o755, b""
-        elif stat.S_ISREG(status.st_mode):
-            yield name, stat.S_IFREG | (status.st_mode & 0o777), path.read_bytes()
-    yield "TRAILER!!!", 0, b""

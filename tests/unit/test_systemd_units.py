@@ -29,8 +29,8 @@ from gateway.services import commands, slots
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd" / "unit"
 IMAGE = ROOT / "image-build"
-SERVICES = ("guard", "eye", "link", "park")
-LIMITS = {"guard": 0.5, "eye": 0.7, "link": 1.5, "park": 1.5, "setup": 1.5}
+SERVICES = ("guard", "eye", "link", "park", "tunnel")
+LIMITS = {"guard": 0.5, "eye": 0.7, "link": 1.5, "park": 1.5, "tunnel": 1.5}
 """Of `systemd-analyze security`: a linter of privileges, no proof."""
 BOARDS = sorted(path.name for path in (IMAGE / "board").iterdir())
 
@@ -74,6 +74,11 @@ def test_what_a_unit_starts_exists(unit):
         assert place.stat().st_mode & 0o111
 
 
+def test_only_the_tunnel_may_set_up_an_interface():
+    rights = {service: words(f"tillsyn-{service}.service", "CapabilityBoundingSet") for service in SERVICES}
+    assert rights == {**{service: set() for service in SERVICES}, "tunnel": {"CAP_NET_ADMIN"}}
+
+
 @pytest.mark.parametrize("service", ["guard", "eye", "park"])
 def test_who_decides_or_sees_has_no_network(service):
     unit = f"tillsyn-{service}.service"
@@ -84,7 +89,13 @@ def test_who_decides_or_sees_has_no_network(service):
 
 def test_the_groups_are_the_access_matrix():
     matrix = {service: words(f"tillsyn-{service}.service", "SupplementaryGroups") for service in SERVICES}
-    assert matrix == {"guard": {"tillsyn-pins"}, "eye": {"tillsyn-camera"}, "link": set(), "park": {"tillsyn-pins"}}
+    assert matrix == {
+        "guard": {"tillsyn-pins"},
+        "eye": {"tillsyn-camera"},
+        "link": set(),
+        "park": {"tillsyn-pins"},
+        "tunnel": set(),
+    }
 
 
 def test_no_service_is_root_and_none_shares_its_user_but_park():
@@ -95,10 +106,11 @@ def test_no_service_is_root_and_none_shares_its_user_but_park():
         "eye": ["tillsyn-eye"],
         "link": ["tillsyn-link"],
         "park": ["tillsyn-guard"],
+        "tunnel": ["tillsyn-tunnel"],
     }
 
 
-@pytest.mark.parametrize("service", ["guard", "link", "park"])
+@pytest.mark.parametrize("service", ["guard", "link", "park", "tunnel"])
 def test_only_the_eye_may_have_a_device_node(service):
     assert values(f"tillsyn-{service}.service", "PrivateDevices") == ["yes"]
     assert values(f"tillsyn-{service}.service", "DeviceAllow") == []
@@ -115,11 +127,11 @@ def test_the_firmwares_mailbox_is_for_root_alone():
     assert re.search(r'^KERNEL=="vcio", GROUP="root", MODE="0600"$', rules, re.MULTILINE)
 
 
-@pytest.mark.parametrize("service", ["guard", "link", "eye", "park"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_nobody_reads_anothers_state_or_secrets(service):
     hidden = words(f"tillsyn-{service}.service", "InaccessiblePaths")
     assert "-/var/lib/tillsyn/secret" in hidden
-    assert {f"-/var/lib/tillsyn/{name}" for name in ("guard", "link") if name != service} <= hidden
+    assert {f"-/var/lib/tillsyn/{name}" for name in ("guard", "link", "tunnel") if name != service} <= hidden
 
 
 def test_both_ends_of_a_check_park():
@@ -136,7 +148,7 @@ def test_park_comes_before_the_network():
     assert values("tillsyn-park.service", "DefaultDependencies") == ["no"]
 
 
-@pytest.mark.parametrize("service", ["guard", "eye", "link"])
+@pytest.mark.parametrize("service", ["guard", "eye", "link", "tunnel"])
 def test_a_service_is_watched(service):
     unit = f"tillsyn-{service}.service"
     assert values(unit, "Type") == ["notify"]
@@ -173,6 +185,7 @@ def test_a_crash_loop_ends_in_safe_mode_without_camera_but_with_a_voice():
     [
         ("tillsyn-guard.socket", "/run/tillsyn/guard.sock", "tillsyn-link"),
         ("tillsyn-eye.socket", "/run/tillsyn/eye.sock", "tillsyn-guard"),
+        ("tillsyn-tunnel.socket", "/run/tillsyn/tunnel.sock", "tillsyn-guard"),
     ],
 )
 def test_a_socket_lets_in_one_user(socket, path, group):

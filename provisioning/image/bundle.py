@@ -1,0 +1,94 @@
+"""The signed update: RAUC's bundle in verity format, and a throw-away signer for who has no release authority.
+
+The signature is the one part of a release that two builders can't make alike. What it signs, they can: the manifest
+names each image by its SHA-256.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from provisioning.authority.secret_file import write_secret
+from provisioning.image.compare import read_release
+from provisioning.image.error import ImageMismatchError, RecipeError
+
+MAX_BUNDLE_BYTES: Final = 250 << 20
+
+
+def make_signer(directory: Path, name: str) -> tuple[Path, Path]:
+    """(certificate, key) of a throw-away signer in `directory`; what is there already is taken."""
+    certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
+    if certificate.exists() and key.exists():
+        return certificate, key
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"tillsyn throw-away {name}")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(secret.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
+        .sign(secret, hashes.SHA256())
+    )
+    write_secret(
+        key,
+        secret.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return certificate, key
+
+
+def manifest(facts: dict[str, object], *, version: str) -> str:
+    """What RAUC checks before it writes anything."""
+    return (
+        f"[update]\ncompatible={facts['compatible']}\nversion={version}\n"
+        f"description=Tillsyn gateway, {facts['board']}, {facts['variant']}\n\n"
+        "[bundle]\nformat=verity\n\n"
+        "[image.boot]\nfilename=boot.vfat\n\n[image.rootfs]\nfilename=root.img\n"
+    )
+
+
+def make_bundle(built: Path, certificate: Path, key: Path, target: Path, *, version: str | None = None) -> int:
+    """Sign the images of a build into `target`. Returns its size in bytes. Raises RecipeError or ImageMismatchError."""
+    facts = read_release(built)
+    if shutil.which("rauc") is None:
+        raise RecipeError("rauc: not on this machine; `make image` installs what it needs with apt")
+    content = target.with_suffix(".content")
+    shutil.rmtree(content, ignore_errors=True)
+    content.mkdir(parents=True)
+    try:
+        for name in ("boot.vfat", "root.img"):
+            os.link(built / name, content / name)
+        (content / "manifest.raucm").write_text(manifest(facts, version=version or str(facts["version"])))
+        target.unlink(missing_ok=True)
+        # No keyring: this rauc would judge the signer by another purpose than the device does (codesign).
+        command = ["rauc", f"--cert={certificate}", f"--key={key}"]
+        done = subprocess.run(
+            [*command, "bundle", "--mksquashfs-args=-comp zstd -Xcompression-level 19", str(content), str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ImageMismatchError(f"rauc bundle: {done.stderr.strip()[-800:]}")
+    finally:
+        shutil.rmtree(content, ignore_errors=True)
+    return target.stat().st_size
