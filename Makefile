@@ -17,7 +17,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench fuzz mutations power-cut net-lab lock apt apt-test clean
+.PHONY: help setup check fix demo demo-once test bench fuzz wizard-run mutations power-cut net-lab lock apt apt-test clean
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -68,6 +68,9 @@ fix: $(STAMP) ## let the formatter and the linter mend what they can
 test: setup apt-test check ## every test: the checks above, then services, faults and a real browser
 	$(BIN)/python -m pytest -q -n 2 -m slow tests/contract tests/unit
 	$(BIN)/python -m pytest -q tests/service tests/faults tests/browser
+
+wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, attacks
+	$(BIN)/python -m pytest -q -s tests/wizard
 
 fuzz: $(STAMP) ## hostile bytes at every door for FUZZ_S seconds (default 60)
 	@$(BIN)/python -m pip install -q --require-hashes -r requirements/fuzz.lock >&2

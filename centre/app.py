@@ -25,13 +25,13 @@ from centre import oidc, passkey
 from centre.answer import TooLargeError, answer, body_of, error
 from centre.api import checks, endpoint, handovers, openapi, people, plan
 from centre.boundary import Boundary
-from centre.catalogue import LANGUAGES
 from centre.est import Desk, enrolment_routes
 from centre.login import LoginRefusedError, by_token
 from centre.session import COOKIE, SESSION_LIFE_S, RateLimit, Session, log_in, session_of
 from centre.state import Account, CentreState
 from centre.words import COOKIE as LANGUAGE_COOKIE
 from centre.words import in_words, language_of, words_for_browser
+from gateway.core.catalogue import LANGUAGES
 
 ENDPOINTS: Final = (*checks.ENDPOINTS, *handovers.ENDPOINTS, *plan.ENDPOINTS, *people.ENDPOINTS)
 OIDC_COOKIE: Final = "tillsyn_oidc"

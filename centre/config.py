@@ -112,6 +112,13 @@ class BrokerForHomesConfig(_Section, frozen=True):
     server_name: str
 
 
+class RelayConfig(_Section, frozen=True):
+    """The relay (TURN) that homes and operators meet at."""
+
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+
+
 class EstConfig(_Section, frozen=True):
     """The enrolment service, with TLS of its own; `ca_*` is the CA that gives the homes their certificates."""
 
@@ -126,6 +133,7 @@ class EstConfig(_Section, frozen=True):
     broker_for_homes: BrokerForHomesConfig
     groups: list[Id] = msgspec.field(default_factory=list)
     """The groups of every home that is enrolled here."""
+    relay: RelayConfig | None = None
 
 
 class OidcConfig(_Section, frozen=True):

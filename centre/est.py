@@ -2,7 +2,7 @@
 
 Who may do what there:
 
-* anybody: the CA's certificates, and a block of bytes to measure the line with;
+* anybody: the CA's certificates, the addresses a home will need, and a block of bytes to measure the line with;
 * who has the installer's one-time code of a registered gateway: one certificate for one key;
 * who shows a certificate of ours: register keys, ask how things stand, hand in the protocol, renew.
 
@@ -56,10 +56,12 @@ from provisioning.enrolment.word import (
     MAX_WORD_BYTES,
     AlarmState,
     BrokerPlace,
+    EndPoint,
     Keys,
     Place,
     ProtocolTaken,
     Standing,
+    Targets,
     Word,
     decode,
     encode,
@@ -120,6 +122,7 @@ class Desk:
                 self._route("/tillsyn/register", self._register, "POST"),
                 self._route("/tillsyn/standing", self._standing, "GET"),
                 self._route("/tillsyn/protocol", self._protocol, "POST"),
+                self._route("/tillsyn/targets", self._targets, "GET"),
                 self._route("/tillsyn/line", self._give_line, "GET"),
             ]
         )
@@ -260,6 +263,15 @@ class Desk:
         )
         self.state.events.send("enrolment", {"gateway": enrolment.gateway})
         return _word(ProtocolTaken(hashlib.sha256(jws).hexdigest()))
+
+    async def _targets(self, _request: Request) -> Response:
+        broker, relay = self.config.broker_for_homes, self.config.relay
+        return _word(
+            Targets(
+                EndPoint(broker.host, broker.port, broker.server_name),
+                None if relay is None else EndPoint(relay.host, relay.port),
+            )
+        )
 
     async def _give_line(self, _request: Request) -> Response:
         return Response(self._line, media_type="application/octet-stream")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from centre.catalogue import LANGUAGES, Language, compile_po, read_po
+from gateway.core.catalogue import LANGUAGES, Language, compile_po, read_po
 
 CATALOGUE: Final = Path(__file__).parent / "locale" / "sv" / "LC_MESSAGES" / "console.po"
 COOKIE: Final = "tillsyn_language"

@@ -9,6 +9,7 @@ from typing import Any
 from provisioning.authority import commands as authority
 from provisioning.factory import commands as factory
 from provisioning.image import commands as image
+from provisioning.wizard import commands as wizard
 
 
 def register(commands: Any) -> None:
@@ -35,6 +36,7 @@ def register(commands: Any) -> None:
     authority.register(commands)
     factory.register(commands)
     image.register(commands)
+    wizard.register(commands)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from centre.catalogue import Language, compile_po
+from gateway.core.catalogue import Language, compile_po
 
 __all__ = ["CATALOGUE", "Language", "Words", "later"]
 

@@ -108,6 +108,8 @@ class GuardConfig(Config, frozen=True):
     """The vkey of the witness whose cosignatures are kept; None: none are believed, and no payload is ever erased."""
     retention_days: Annotated[int, Meta(ge=15, le=3650)] = 30
     """How long after its cosignature a record keeps its payload here."""
+    setup_socket: AbsolutePath | None = None
+    """For the installer's wizard; without it this device can't be set up by one."""
     demand_cross_check: bool = False
     tunnel_socket: AbsolutePath | None = None
     """Of `tillsyn-tunnel`, for orders; None where there is no tunnel."""

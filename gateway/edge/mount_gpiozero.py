@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gpiozero
@@ -206,6 +207,14 @@ class GpiozeroMount:
         await self._travel(tuple(axis.calibration.aim_deg for axis in self._axes))
         if self._end_stop is not None and self.reads_up():
             raise MountFaultError("the end stop says that the camera is still up: the servo or the end stop is stuck")
+
+    def demand_aim(self, aim_deg: float) -> None:
+        """See MountPort.demand_aim."""
+        replace(self._axes[0].calibration, aim_deg=aim_deg)
+
+    def set_aim(self, aim_deg: float) -> None:
+        """See MountPort.set_aim. The second servo keeps its aim."""
+        self.calibration = self._axes[0].calibration = replace(self._axes[0].calibration, aim_deg=aim_deg)
 
     def park_now(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Park without an event loop: blocks for the travel and 0.5 s (0.8 s with an end stop), at most about 2.5 s

@@ -38,6 +38,12 @@ class MountPort(Protocol):
     async def aim(self) -> None:
         """Turn the camera to the agreed view. MountFaultError when the end stop says that it has not left."""
 
+    def demand_aim(self, aim_deg: float) -> None:
+        """Raises ConfigError for an angle that can't be aimed at: out of reach, or too near to the parked one."""
+
+    def set_aim(self, aim_deg: float) -> None:
+        """From now on `aim` goes there; nothing moves. Raises as `demand_aim`."""
+
     def park_now(self) -> None:
         """Park without an event loop; blocks until arrived, released and, with an end stop, measured. As `park`."""
 

@@ -28,6 +28,7 @@ def register(commands: Any) -> None:
         ("link", "MQTT and ICE: the home's way out (no camera, no keys of the device)"),
         ("tunnel", "WireGuard to the centre (may set up interfaces; no camera, no keys but the tunnel's)"),
         ("park", "turn the camera up, with nothing else running"),
+        ("fresh", "answer the installer's wizard while this device belongs to nobody (no network)"),
         ("home", "run guard, link and eye of one home in the foreground, as systemd would"),
     ):
         command = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
@@ -105,6 +106,10 @@ def _service(options: argparse.Namespace) -> int:
             from gateway.services import tunnel
 
             tunnel.main(load(options.config, TunnelConfig))
+        case "fresh":
+            from gateway.services import fresh
+
+            fresh.main(fresh.read(options.config))
         case "park":
             from gateway.services import park
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, assert_never
 
+import msgspec
+
 from gateway.check import machine
 from gateway.check.machine import Why
 from gateway.config import GuardConfig
@@ -45,6 +47,7 @@ from gateway.services.guard_missed import MissedChecks
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
+from gateway.services.guard_setup import BEGUN, SetupSide, has_begun, is_open, saved_aim_deg
 from gateway.services.guard_state import (
     Chronicle,
     Remembered,
@@ -73,7 +76,7 @@ BEAT_S: Final = 1.0
 class Guard:
     """The running service. Made by `build`, run by `run`."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, *, setup_open: bool = False) -> None:
         self._core = core
         self._link = link = LinkSide(core)
         self._records = records = Records(core, link)
@@ -87,6 +90,7 @@ class Guard:
         self._missed = MissedChecks(core, link, records)
         self._witness = WitnessSide(core, records, replies)
         self._hands = Hands(core, records, self._commands)
+        self._setup = SetupSide(core, link, records, self._check, setup_open)
         core.dispatch = self._check.dispatch
         link.on_frame = self._on_link
         eye.on_command = self._commands.hear
@@ -120,17 +124,22 @@ class Guard:
         config = self._core.config
         listener = listening_socket(Path(config.guard_socket))
         control = bound_socket(Path(config.control_socket), 0o660)
+        wizard = None if config.setup_socket is None else bound_socket(Path(config.setup_socket), 0o660)
         try:
             async with asyncio.TaskGroup() as group:
                 self._core.group = group
                 group.create_task(self._link.accept(listener), name="links")
                 group.create_task(self._hands.accept(control), name="hands")
+                if wizard is not None:
+                    group.create_task(self._setup.accept(wizard), name="setup")
                 group.create_task(self._tick(), name="tick")
                 group.create_task(self._tunnel.keep_offering(), name="tunnel")
                 group.create_task(feed_watchdog(), name="watchdog")
         finally:
             listener.close()
             control.close()
+            if wizard is not None:
+                wizard.close()
             self._check.make_safe()
 
     def _on_link(self, got: frame.ToGuardFromLink) -> None:
@@ -167,6 +176,7 @@ class Guard:
                 beat_s = now_s
                 self._link.tell(frame.Beat())
                 self._eye.tell(frame.Beat())
+                self._setup.beat()
             self._core.dispatch(machine.Tick())
             self._check.heartbeat(now_s)
             self._eye.end_idle(now_s)
@@ -181,6 +191,9 @@ class Guard:
 
 def build(config: GuardConfig) -> Guard:
     """The guard of this board. Raises ConfigError; MountFaultError when nothing can park."""
+    aim_deg = saved_aim_deg(Path(config.state_dir))
+    if aim_deg is not None:
+        config = msgspec.structs.replace(config, mount=msgspec.structs.replace(config.mount, aim_deg=aim_deg))
     parts = mount_parts(config.mount, config.world)
     mount = parts.mount()
     try:
@@ -204,6 +217,7 @@ def assemble(
     chronicle = Chronicle(None, boot, software_version())
     obstacle: RefusalCode | None = None
     past = Remembered.nothing()
+    setup_open = setup_begins = False
     trust = provisioned_trust(config)
     try:
         signer = load_ledger_key(Path(config.ledger_key), config.gateway)
@@ -212,8 +226,11 @@ def assemble(
             chronicle.cosigned = load_cosigned(cosigned_path(config), signer.verifier, witness)
         witnessed = None if chronicle.cosigned is None else chronicle.cosigned.note
         chronicle.ledger = Ledger.open(ledger_path(config), signer, witnessed=witnessed)
-        past = remember(config, read_ledger(config))
+        records = read_ledger(config)
+        past = remember(config, records)
         chronicle.book, chronicle.standing = past.book, past.standing
+        # The ledger is the only memory of set-up; one that can't be believed opens nothing, and no preview either.
+        setup_open, setup_begins = is_open(records), config.setup_socket is not None and not has_begun(records)
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM
@@ -235,6 +252,8 @@ def assemble(
             chronicle, past.unclosed, past.last_seen or past.unclosed, now_s, clock, verdict=past.unclosed_verdict
         )
         past.history[:] = [*(a for a in past.history if a.outcome != "open"), recovered]
+    if setup_begins:
+        chronicle.append(RecordKind.SETUP, now_s, clock, why=BEGUN)
     chronicle.checkpoint()
     gate = Gate(
         Identity(config.gateway, config.install_epoch, frozenset(config.groups)),
@@ -250,7 +269,8 @@ def assemble(
         withdrawn_unix_s=past.withdrawn_unix_s,
         withdrawn_consents=past.withdrawn_consents,
     )
-    return Guard(Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now))
+    core = Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
+    return Guard(core, setup_open=setup_open or setup_begins)
 
 
 def main(config: GuardConfig) -> None:

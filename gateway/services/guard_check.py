@@ -17,7 +17,8 @@ from gateway.check import machine
 from gateway.check.machine import Facts, Why
 from gateway.core.error import HardwareFaultError, LedgerUnwritableError, MountFaultError
 from gateway.core.refusal import RefusalCode, RefusedError
-from gateway.ipc import frame
+from gateway.ipc import frame, setup
+from gateway.ipc.channel import ChannelLostError
 from gateway.ledger import RecordKind
 from gateway.protocol import sdp
 from gateway.protocol.envelope import sign
@@ -87,9 +88,9 @@ class CheckRun:
             case machine.SensorOff():
                 self.eye.sensor_off()
             case machine.MountAim():
-                self._move(self.core.mount.aim, machine.MountArrived())
+                self.travel(self.core.mount.aim, machine.MountArrived())
             case machine.MountUp():
-                self._move(self.core.mount.park, machine.MountParked())
+                self.travel(self.core.mount.park, machine.MountParked())
             case machine.LetFramesOut():
                 self.eye.tell(frame.LetFramesOut())
             case machine.SendAnswer(answer):
@@ -114,6 +115,8 @@ class CheckRun:
             self.core.later(machine.Fault(Why.LEDGER_UNWRITABLE))
             return False
         self._heartbeat_s = self.core.now()
+        if self.core.pending.carrier is not None:
+            return True  # a preview is nobody's attempt
         self.core.gate.note_attempt(
             Attempt(facts.line, facts.occasion, facts.attempt, self.core.pending.opened_unix_s, None, "open")
         )
@@ -125,6 +128,10 @@ class CheckRun:
             sdp.only_fingerprint(answer)
         except RefusedError:
             self.core.later(machine.Fault(Why.CAMERA_FAULT))
+            return
+        if self.core.pending.carrier is not None:
+            with contextlib.suppress(ChannelLostError):
+                self.core.pending.carrier.send(setup.PreviewAnswer(self.core.pending.order.facts.check, answer))
             return
         reply = Opened(
             gateway=self.core.config.gateway,
@@ -141,6 +148,10 @@ class CheckRun:
         facts, why = effect.facts, effect.why
         pending, self.core.pending = self.core.pending, None
         self.core.gate.current = None
+        if pending is not None and pending.carrier is not None:
+            self._record_closed(effect, "none")
+            self.core.on_closed(pending, effect)
+            return
         now_s = self.core.now()
         interval = self.core.gate.clock.interval(now_s)
         closed_unix_s = interval.lo_unix_s
@@ -156,15 +167,7 @@ class CheckRun:
             )
         )
         step, step_unix_s = self._next(facts)
-        try:
-            self.records.append_closed(effect)
-            if step == "handover":
-                self.records.append_facts(RecordKind.HANDOVER, facts, why="not-seen")
-            self.records.checkpoint()
-        except LedgerUnwritableError as exc:
-            LOG.error("closed: %s", exc)
-            self.core.later(machine.Fault(Why.LEDGER_UNWRITABLE))
-        LOG.info("closed %s after %.1f s: %s", facts.check, effect.watched_s, why)
+        self._record_closed(effect, step)
         report = Closed(
             gateway=self.core.config.gateway,
             check=facts.check,
@@ -184,6 +187,18 @@ class CheckRun:
         )
         self.link.publish(Branch.REPLY, sign(report, self.core.device_key), evidential=True)
         self.core.hello_due_s = 0.0
+        self.core.on_closed(pending, effect)
+
+    def _record_closed(self, effect: machine.RecordClosed, step: str) -> None:
+        try:
+            self.records.append_closed(effect)
+            if step == "handover":
+                self.records.append_facts(RecordKind.HANDOVER, effect.facts, why="not-seen")
+            self.records.checkpoint()
+        except LedgerUnwritableError as exc:
+            LOG.error("closed: %s", exc)
+            self.core.later(machine.Fault(Why.LEDGER_UNWRITABLE))
+        LOG.info("closed %s after %.1f s: %s", effect.facts.check, effect.watched_s, effect.why)
 
     def _next(self, facts: Facts) -> tuple[str, float | None]:
         agreement = self.core.gate.agreement
@@ -216,7 +231,7 @@ class CheckRun:
         await asyncio.sleep(2.0)  # for the report to leave, and for a mount that still travels
         raise HardwareFaultError(f"disabled: {self.core.gate.obstacle}")
 
-    def _move(self, order: Callable[[], Coroutine[Any, Any, None]], arrived: machine.Event) -> None:
+    def travel(self, order: Callable[[], Coroutine[Any, Any, None]], arrived: machine.Event) -> None:
         if self._mount_task is not None:
             self._mount_task.cancel()
         assert self.core.group is not None

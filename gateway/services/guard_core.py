@@ -17,19 +17,35 @@ from gateway.config import GuardConfig
 from gateway.decision import Gate, OpenCheck
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_port import MountPort
+from gateway.ipc.channel import Channel
 from gateway.protocol.key import SigningKey
 from gateway.protocol.message import Verdict
 from gateway.services.guard_state import Chronicle
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPreview:
+    """The installer's preview, where a check has an `OpenCheck`."""
+
+    re: str
+    facts: machine.Facts
+    role: str
+    offer: str
+    softened: bool
+    epoch: int = 2**31
+    """No grant stands behind it, so no trust statement revokes it; see guard_setup for what bounds it."""
 
 
 @dataclass(slots=True)
 class Pending:
     """What the accepted opening still needs while it runs."""
 
-    order: OpenCheck
+    order: OpenCheck | OpenPreview
     correlation: bytes
     opened_unix_s: float
     verdict: Verdict | None = None
+    carrier: Channel[Any] | None = None
+    """Who carries the picture and hears the answer instead of the link: the installer's wizard, for its preview."""
 
 
 @dataclass(slots=True)
@@ -49,6 +65,8 @@ class Core:
     hello_due_s: float = 0.0
     """When the centre is told next what holds here; 0 is at once."""
     group: asyncio.TaskGroup | None = None
+    on_closed: Callable[[Pending | None, machine.RecordClosed], None] = lambda _pending, _closed: None
+    """Told of each check and preview that has ended, after its record."""
     dispatch: Callable[[machine.Event], None] = field(init=False)
 
     def later(self, event: machine.Event) -> None:

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from gateway.check import machine
 from gateway.check.machine import Why
@@ -21,7 +21,7 @@ from gateway.protocol.message import Signal
 from gateway.protocol.picture import ViewSignal
 from gateway.protocol.topic import Branch
 from gateway.services.aim_book import AimBook
-from gateway.services.guard_core import Core, close_fds
+from gateway.services.guard_core import Core, OpenPreview, close_fds
 from gateway.services.guard_link import LinkSide
 
 LOG = logging.getLogger("tillsyn.guard")
@@ -109,7 +109,8 @@ class EyeSide:
                 self.core.dispatch(machine.EyeHeard(frames, None if signal is None else signal.view.value))
                 self._signal(frames, signal)
             case frame.AimLearnt(signature):
-                self.aim.learn(signature)
+                if not self._previews():  # what the installer sees while he still turns the camera is no aim yet
+                    self.aim.learn(signature)
             case frame.Stopped(frames):
                 self.core.dispatch(machine.EyeHeard(frames))
             case frame.FromOperator(untrusted):
@@ -127,15 +128,22 @@ class EyeSide:
     def _signal(self, frames: int, view: ViewSignal | None) -> None:
         """Once a second in a check, for the centre's list; its acknowledgement shows a live broker."""
         current, now_s = self.core.gate.current, self.core.now()
-        if current is None or now_s - self._signalled_s < SIGNAL_EVERY_S:
+        if current is None or self._previews() or now_s - self._signalled_s < SIGNAL_EVERY_S:
             return
         self._signalled_s = now_s
         signal = Signal(self.core.config.gateway, current.check, frames, view)
         self.link.publish(Branch.SIGNAL, sign(signal, self.core.device_key))
 
-    async def start(self, order: OpenCheck) -> None:
+    def _previews(self) -> bool:
+        return self.core.pending is not None and self.core.pending.carrier is not None
+
+    async def start(self, order: OpenCheck | OpenPreview) -> None:
         await self.prepare()
-        eye, link = self._eye, self.link.channel
+        pending = self.core.pending
+        link: Channel[Any] | None = self.link.channel
+        if pending is not None and pending.carrier is not None:
+            link = pending.carrier
+        eye = self._eye
         if eye is None:
             self.core.dispatch(machine.EyeGone())
             return

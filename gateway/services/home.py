@@ -50,6 +50,10 @@ class HomeConfig(Config, frozen=True):
     max_restarts: Annotated[int, Meta(ge=0, le=1000)] = 20
     tunnel: AbsolutePath | None = None
     """Without it there is no tunnel, and link's way out is the machine's own."""
+    fresh: AbsolutePath | None = None
+    """With it the device may belong to nobody yet: this runs in the guard's place until `guard` is there."""
+    setup: AbsolutePath | None = None
+    """The installer's wizard; it runs until it ends by itself with status 0, and not again in this boot."""
 
 
 @dataclass(slots=True)
@@ -98,12 +102,14 @@ class Home:
         self.tunnel: _Service | None = None
         if config.tunnel is not None:
             self.tunnel = _Service("tunnel", [*tillsyn, "tunnel", "--config", config.tunnel], None, False, False)
+        self.fresh = _Service("fresh", [*tillsyn, "fresh", "--config", config.fresh or ""], None, False, True)
+        self.setup = _Service("setup", [*tillsyn, "setup", "--config", config.setup or ""], None, False, False)
 
     @property
     def pids(self) -> dict[str, int]:
         return {
             service.name: service.process.pid
-            for service in (self.guard, self.eye, self.link, self.tunnel)
+            for service in (self.guard, self.eye, self.link, self.tunnel, self.fresh, self.setup)
             if service is not None and service.process is not None and service.process.returncode is None
         }
 
@@ -112,11 +118,14 @@ class Home:
         try:
             await self._run_park()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep(self.link), name="link")
+                group.create_task(self._keep_link(), name="link")
                 if self.tunnel is not None:
                     group.create_task(self._keep(self.tunnel), name="tunnel")
                 group.create_task(self._eyes(), name="eyes")
                 group.create_task(self._watch(), name="watchdog")
+                if self._config.setup is not None:
+                    group.create_task(self._set_up(), name="setup")
+                await self._until_enrolled()
                 # Not a task of the group: a stop reaches it first and waits for it, so that a check ends because the
                 # service was asked to stop, and not because the link went away before the guard had heard of it.
                 await self._keep(self.guard)
@@ -135,6 +144,24 @@ class Home:
             if service.starts > self._config.max_restarts:
                 raise ConfigError(f"{service.name} ended {service.starts} times; giving up with the camera off")
             LOG.warning("%s ended with %s; starting it again", service.name, code)
+            await asyncio.sleep(RESTART_S)
+
+    async def _keep_link(self) -> None:
+        while not _is_there(self._config.link):  # noqa: ASYNC110 - another process, the wizard, writes it
+            await asyncio.sleep(RESTART_S)
+        await self._keep(self.link)
+
+    async def _until_enrolled(self) -> None:
+        while self._config.fresh is not None and not _is_there(self._config.guard):
+            if await self._run_once(self.fresh) == EXIT_CONFIG:
+                raise ConfigError("fresh refuses its configuration; see its message above")
+            await asyncio.sleep(RESTART_S)
+
+    async def _set_up(self) -> None:
+        while (code := await self._run_once(self.setup)) != 0:
+            if code == EXIT_CONFIG:
+                raise ConfigError("setup refuses its configuration; see its message above")
+            LOG.warning("setup ended with %s; starting it again", code)
             await asyncio.sleep(RESTART_S)
 
     async def _eyes(self) -> None:
@@ -229,6 +256,10 @@ class Home:
 
     def _write_pids(self) -> None:
         (self._run_dir / "pids").write_text("".join(f"{name} {pid}\n" for name, pid in self.pids.items()))
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).exists()
 
 
 async def _readable(listener: socket.socket) -> None:

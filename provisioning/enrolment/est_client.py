@@ -35,6 +35,7 @@ from provisioning.enrolment.word import (
     Place,
     ProtocolTaken,
     Standing,
+    Targets,
     Word,
     decode,
     encode,
@@ -114,6 +115,9 @@ class EstClient:
         """Hand in the signed installation protocol."""
         body = self._ask("POST", f"{OWN}/protocol", jws, {"Content-Type": "text/plain"}, limit=MAX_WORD_BYTES)
         return decode(body, ProtocolTaken)
+
+    def targets(self) -> Targets:
+        return self._say("GET", f"{OWN}/targets", Targets)
 
     def line_bytes(self) -> int:
         """Fetch the block that the centre holds out to measure a line with; its length."""

@@ -41,6 +41,21 @@ class BrokerPlace(Word, frozen=True):
     """What the broker's certificate must say."""
 
 
+class EndPoint(Word, frozen=True):
+    """Somewhere to try; `name` is what its certificate must say, where it has one and another name than `host`."""
+
+    host: Host
+    port: Port
+    name: Host | None = None
+
+
+class Targets(Word, frozen=True):
+    """What a device will need to reach, for a test of the line before it is anybody's."""
+
+    broker: EndPoint
+    relay: EndPoint | None = None
+
+
 class Place(Word, frozen=True):
     """The device's place in the world, as the centre gives it."""
 

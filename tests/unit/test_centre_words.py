@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from centre.catalogue import read_po
 from centre.words import CATALOGUE, language_of, words, words_for_browser
+from gateway.core.catalogue import read_po
 
 CENTRE = CATALOGUE.parents[3]
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'

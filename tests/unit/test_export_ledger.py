@@ -32,7 +32,6 @@ from fhir.resources.R4B.bundle import Bundle
 from ledger_support import new_signer
 from pypdf import PdfReader
 
-from centre.catalogue import LANGUAGES, compile_po, read_po
 from centre.export import fhir, paper, plain, sheet, table, vocabulary
 from centre.export.account import AgreementRefusedError, _Gathering, read_account, read_agreement, shown
 from centre.export.commands import _phone
@@ -41,6 +40,7 @@ from centre.export.moment import Period, clock, length_in_words, offset
 from centre.export.words import CATALOGUE, Words
 from gateway.agreement import parse_agreement
 from gateway.cli import main
+from gateway.core.catalogue import LANGUAGES, compile_po, read_po
 from gateway.core.refusal import RefusalCode
 from gateway.ledger import LedgerRefusedError, RecordKind
 

@@ -23,13 +23,13 @@ from export_support import GATEWAY, ZONE, Home, a_home, an_agreement, at
 from ledger_support import new_signer
 from pypdf import PdfReader
 
-from centre.catalogue import LANGUAGES
 from centre.export import plain, review
 from centre.export.account import AgreementRefusedError
 from centre.export.moment import week_of
 from centre.export.review import Sign
 from centre.export.words import Words
 from gateway.cli import main
+from gateway.core.catalogue import LANGUAGES
 from gateway.ledger import RecordKind
 
 WEEK = week_of(ZONE, 2026, 47)

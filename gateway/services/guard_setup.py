@@ -1,0 +1,320 @@
+"""The guard's side of the installer's wizard: what set-up may have, and when it is over.
+
+Set-up is open on a device whose ledger has not said `done` yet, and never otherwise: the ledger is the only memory of
+it. The wizard's preview is an opening like any other: recorded before the sensor, lamp lit, through the same machine
+and the same eye, with a lease. What differs is who asks (this socket instead of a granted key: see ADR 0082), that it
+is bounded by five minutes, that the picture goes to the wizard's media socket, and that it is nobody's attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, assert_never
+
+from gateway.check import machine
+from gateway.check.machine import Facts, Why
+from gateway.core.error import ConfigError, LedgerUnwritableError
+from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.ipc import frame, setup
+from gateway.ipc.channel import Channel, ChannelLostError
+from gateway.ledger import RecordKind, StoredRecord
+from gateway.ledger.disk import Disk, replace_durably
+from gateway.protocol import sdp
+from gateway.protocol.envelope import sign
+from gateway.protocol.key import b64url_encode
+from gateway.protocol.message import InstallationProtocol
+from gateway.services.guard_check import CheckRun
+from gateway.services.guard_core import Core, OpenPreview, Pending, close_fds
+from gateway.services.guard_link import LinkSide
+from gateway.services.guard_record import Records
+
+LOG = logging.getLogger("tillsyn.guard")
+
+PREVIEW_S: Final = 300.0
+"""Longest preview: long enough to aim, too short to be forgotten."""
+WHO: Final = "installer"
+PREVIEW_LINE: Final = "setup.preview"
+ALARM_LINE: Final = "set-up"
+"""Source of `centre.est.TEST_ALARM_LINE`."""
+BEGUN: Final = "begun"
+ENTERED: Final = "entered"
+DONE: Final = "done"
+_AIM_FILE: Final = "aim-deg.json"
+
+
+def is_open(records: list[StoredRecord]) -> bool:
+    """Whether set-up is open by the ledger: it has begun, or was entered anew, and nothing said that it is done."""
+    last = None
+    for stored in records:
+        if stored.body is not None and stored.body.kind is RecordKind.SETUP and stored.body.why in (
+            BEGUN, ENTERED, DONE
+        ):  # fmt: skip
+            last = stored.body.why
+    return last in (BEGUN, ENTERED)
+
+
+def has_begun(records: list[StoredRecord]) -> bool:
+    return any(stored.body is not None and stored.body.kind is RecordKind.SETUP for stored in records)
+
+
+def saved_aim_deg(state_dir: Path) -> float | None:
+    """Where the installer aimed the camera; None where nobody has. Raises ConfigError for a file that is not ours."""
+    try:
+        value = json.loads((state_dir / _AIM_FILE).read_bytes())["aim_deg"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(f"{_AIM_FILE}: {exc}") from exc
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{_AIM_FILE}: not an angle")
+    return float(value)
+
+
+@dataclass(slots=True)
+class SetupSide:
+    """The wizard's channel, while there is one."""
+
+    core: Core
+    link: LinkSide
+    records: Records
+    check: CheckRun
+    is_open: bool
+    random_bytes: Callable[[int], bytes] = os.urandom
+    _channel: Channel[setup.ToGuardFromSetup] | None = None
+    _seen: tuple[str, int, float] | None = None
+    _alarm: str | None = None
+
+    def __post_init__(self) -> None:
+        self.core.on_closed = self._on_closed
+
+    async def accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            # One wizard at a time; a preview of the one before ends with it.
+            if self._channel is not None:
+                self._channel.close()
+                self._lose()
+            channel: Channel[setup.ToGuardFromSetup] = Channel(sock, setup.ToGuardFromSetup)
+            self._channel = channel
+            self.core.spawn(self._serve(channel), "setup")
+
+    async def _serve(self, channel: Channel[setup.ToGuardFromSetup]) -> None:
+        try:
+            while True:
+                got, fds = await channel.receive()
+                close_fds(fds)
+                self._hear(got, channel)
+        except ChannelLostError as exc:
+            LOG.info("setup: %s", exc)
+        finally:
+            channel.close()
+        if self._channel is channel:
+            self._channel = None
+            self._lose()
+
+    def beat(self) -> None:
+        """Once a second, as for the other peers."""
+        self._tell(frame.Beat())
+
+    def _lose(self) -> None:
+        if self._previews():
+            self.core.dispatch(machine.Fault(Why.LINK_LOST))
+
+    def _previews(self) -> bool:
+        return self.core.pending is not None and self.core.pending.carrier is not None
+
+    def _hear(self, got: setup.ToGuardFromSetup, channel: Channel[setup.ToGuardFromSetup]) -> None:
+        if isinstance(got, frame.Beat):
+            if self._previews():
+                self.core.dispatch(machine.LinkHeard())
+            return
+        try:
+            answer = self._obey(got, channel)
+        except RefusedError as refused:
+            LOG.warning("setup: refused %s: %s", type(got).__name__, refused)
+            if not isinstance(got, setup.AskStanding):
+                self._note_refusal(refused)
+            answer = setup.Denied(refused.code.value)
+        channel.send(answer)
+
+    def _note_refusal(self, refused: RefusedError) -> None:
+        with contextlib.suppress(RefusedError):
+            self.records.append(RecordKind.REFUSED, who=WHO, why=refused.code.value, count=1)
+
+    def _obey(self, got: setup.ToGuardFromSetup, channel: Channel[setup.ToGuardFromSetup]) -> setup.Answer:
+        if isinstance(got, setup.AskStanding):
+            return self._standing()
+        if not self.is_open:
+            raise RefusedError(RefusalCode.NOT_AGREED, "set-up is over")
+        match got:
+            case setup.AskNonce():
+                return setup.NonceIssued(self.core.gate.nonces.issue(WHO, now_s=self.core.now()))
+            case setup.Preview():
+                return self._preview(got, channel)
+            case setup.RenewPreview() | setup.EndPreview() | setup.Nudge() | setup.SaveAim():
+                self._obey_in_preview(got)
+            case setup.Note(what, digest):
+                self.records.append(RecordKind.SETUP, who=WHO, why=what, digest_of=digest)
+            case setup.BeginAlarm():
+                self._begin_alarm()
+            case setup.SignProtocol(lines):
+                return self._sign(lines)
+            case setup.Finish():
+                self._finish()
+            case setup.MakeKeys() | setup.ForgetKeys() | setup.Install():
+                raise RefusedError(RefusalCode.WRONG_DEVICE, "enrolled already")
+            case frame.Beat():
+                raise AssertionError("is not answered")
+            case _:
+                assert_never(got)
+        return setup.Done()
+
+    def _obey_in_preview(self, got: setup.RenewPreview | setup.EndPreview | setup.Nudge | setup.SaveAim) -> None:
+        if isinstance(got, setup.EndPreview):
+            if self._previews():
+                self.core.dispatch(machine.Ended(Why.OPERATOR_CLOSED))
+            return
+        if not self._previews():
+            raise RefusedError(RefusalCode.NOT_AGREED, "no preview runs")
+        match got:
+            case setup.RenewPreview(counter):
+                self.core.dispatch(machine.LeaseRenewed(counter))
+            case setup.Nudge(by_deg):
+                self._nudge(by_deg)
+            case setup.SaveAim():
+                self._save_aim()
+
+    def _standing(self) -> setup.Standing:
+        core = self.core
+        agreement = core.gate.agreement
+        check, frames, seen_s = self._seen if self._seen is not None else (None, 0, 0.0)
+        return setup.Standing(
+            is_fresh=False,
+            is_open=self.is_open,
+            gateway=core.config.gateway,
+            install_epoch=core.config.install_epoch,
+            clock=core.gate.clock.state(core.now()).value,
+            broker=self.link.up,
+            agreement=None if agreement is None else agreement.agreement,
+            parked=core.mount.parked,
+            position_deg=round(core.mount.position_deg, 1),
+            is_measured=core.mount.measures,
+            obstacle=None if core.gate.obstacle is None else core.gate.obstacle.value,
+            seen_check=check,
+            seen_frames=frames,
+            seen_s=seen_s,
+            alarm=self._alarm,
+            ledger_size=core.chronicle.size,
+        )
+
+    # Preview
+
+    def _preview(self, got: setup.Preview, channel: Channel[setup.ToGuardFromSetup]) -> setup.Answer:
+        core = self.core
+        if core.gate.obstacle is not None:
+            raise RefusedError(core.gate.obstacle)
+        core.gate.nonces.use(got.nonce, WHO, now_s=core.now())
+        if core.gate.local.withdrawn:
+            raise RefusedError(RefusalCode.WITHDRAWN)
+        if core.gate.local.paused_until_unix_s is not None:
+            interval = core.gate.clock.interval(core.now())
+            if interval.lo_unix_s < core.gate.local.paused_until_unix_s:
+                raise RefusedError(RefusalCode.PAUSED)
+        if core.gate.current is not None or not isinstance(core.state, machine.Parked):
+            raise RefusedError(RefusalCode.BUSY)
+        if not core.mount.parked:
+            raise RefusedError(RefusalCode.NOT_PARKED)
+        sdp.only_fingerprint(got.offer)
+        number = b64url_encode(self.random_bytes(12))
+        facts = Facts(f"p-{number}", WHO, WHO, PREVIEW_LINE, f"p-{number}", 1, PREVIEW_S)
+        softened = core.gate.agreement is not None and core.gate.agreement.picture.mode == "softened"
+        order = OpenPreview(re=f"p-{number}", facts=facts, role=WHO, offer=got.offer, softened=softened)
+        core.pending = Pending(order, b"", core.gate.clock.interval(core.now()).lo_unix_s, carrier=channel)
+        core.gate.current = facts
+        core.dispatch(machine.Accepted(facts))
+        return setup.PreviewOpened(facts.check, PREVIEW_S)
+
+    def _nudge(self, by_deg: float) -> None:
+        """Only while somebody looks at what it does, and never so far that parked would not be away any more."""
+        core = self.core
+        if not isinstance(core.state, machine.Watching):
+            raise RefusedError(RefusalCode.BUSY, "the picture is not there yet")
+        angle_deg = core.mount.position_deg + by_deg
+        self._demand_aim(angle_deg)
+        self.check.travel(lambda: core.mount.go(angle_deg), machine.MountArrived())
+
+    def _demand_aim(self, angle_deg: float) -> None:
+        try:
+            self.core.mount.demand_aim(angle_deg)
+        except ConfigError as exc:
+            raise RefusedError(RefusalCode.MOUNT_FAULT, str(exc)) from exc
+
+    def _save_aim(self) -> None:
+        core = self.core
+        if not isinstance(core.state, machine.Watching):
+            raise RefusedError(RefusalCode.BUSY, "the picture is not there yet")
+        aim_deg = round(core.mount.position_deg, 2)
+        self._demand_aim(aim_deg)
+        try:
+            content = json.dumps({"aim_deg": aim_deg}).encode()
+            replace_durably(Disk(), Path(core.config.state_dir) / _AIM_FILE, content)
+        except OSError as exc:
+            raise RefusedError(RefusalCode.LEDGER_UNWRITABLE, str(exc)) from exc
+        core.mount.set_aim(aim_deg)
+        self.records.append(RecordKind.SETUP, who=WHO, why="aimed")
+        core.dispatch(machine.Ended(Why.OPERATOR_CLOSED))
+
+    # Acceptance and end
+
+    def _on_closed(self, pending: Pending | None, closed: machine.RecordClosed) -> None:
+        if pending is not None and pending.carrier is not None:
+            self._tell(setup.PreviewEnded(closed.facts.check, closed.why.value))
+        elif self.is_open and closed.why is Why.SEEN and closed.frames > 0:
+            self._seen = (closed.facts.check, closed.frames, round(closed.watched_s, 1))
+
+    def _begin_alarm(self) -> None:
+        """A hand-over that says `test-alarm`: it takes every step of a real one, up to a person who answers."""
+        occasion = f"test-{self.random_bytes(6).hex()}"
+        self.records.append(RecordKind.HANDOVER, who=WHO, line=ALARM_LINE, occasion=occasion, why="test-alarm")
+        self._checkpoint()
+        self._alarm = occasion
+
+    def _sign(self, lines: list[Any]) -> setup.Answer:
+        core = self.core
+        interval = core.gate.clock.interval(core.now())
+        protocol = InstallationProtocol(
+            gateway=core.config.gateway,
+            install_epoch=core.config.install_epoch,
+            lines=lines,
+            ledger_size=core.chronicle.size,
+            time_lo=round(interval.lo_unix_s, 3),
+            time_hi=None if interval.hi_unix_s == float("inf") else round(interval.hi_unix_s, 3),
+        )
+        return setup.ProtocolSigned(sign(protocol, core.device_key))
+
+    def _finish(self) -> None:
+        if self._previews():
+            self.core.dispatch(machine.Ended(Why.OPERATOR_CLOSED))
+        self.records.append(RecordKind.SETUP, who=WHO, why=DONE)
+        self.is_open = False
+        self._checkpoint()
+        self.core.hello_due_s = 0.0
+
+    def _checkpoint(self) -> None:
+        with contextlib.suppress(LedgerUnwritableError):
+            # The record is durable; the next checkpoint covers it.
+            self.records.checkpoint()
+
+    def _tell(self, word: frame.Frame) -> None:
+        if self._channel is not None:
+            with contextlib.suppress(ChannelLostError):
+                self._channel.send(word)
