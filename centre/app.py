@@ -120,7 +120,10 @@ class _LoginPages:
         return await self._enter(RedirectResponse("/", status_code=303), request, account)
 
     async def begin_passkey(self, request: Request) -> Response:
-        return answer(await asyncio.to_thread(passkey.begin_login, self._state, origin=_origin(request)))
+        try:
+            return answer(await asyncio.to_thread(passkey.begin_login, self._state, origin=_origin(request)))
+        except LoginRefusedError as exc:
+            return error(400, "passkey-refused", str(exc))
 
     async def finish_passkey(self, request: Request) -> Response:
         try:

@@ -62,6 +62,8 @@ class BrokerConfig(_Section, frozen=True):
     ca_path: Path
     cert_path: Path
     key_path: Path
+    shares: bool = False
+    """One of several workers on one PostgreSQL database; each has a certificate and client id of its own."""
 
 
 class AccountConfig(_Section, frozen=True):
@@ -266,6 +268,8 @@ def check(config: CentreConfig, path: Path) -> None:
     _check_once(path, "accounts: subject", [account.subject for account in config.accounts if account.subject])
     if (config.database_path is None) == (config.database_url is None):
         raise ConfigError(f"{path}: name one of database_path (SQLite) and database_url (PostgreSQL)")
+    if config.broker.shares and config.database_url is None:
+        raise ConfigError(f"{path}: broker.shares is for several workers, and those need database_url")
     _check_handover(config.handover, path)
     for account in config.accounts:
         if CentreRole.HOME_CARE in account.roles and account.unit is None:

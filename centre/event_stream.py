@@ -7,7 +7,7 @@ the state anew. So nothing is kept here that a second worker would need; each wo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -22,13 +22,21 @@ class EventStream:
 
     def __init__(self) -> None:
         self._queues: set[asyncio.Queue[bytes | None]] = set()
+        self.also: Callable[[str, dict[str, Any]], None] | None = None
+        """Where there are other workers: told what is sent here, so that their pages hear it too."""
+
+    @property
+    def count(self) -> int:
+        return len(self._queues)
 
     @property
     def is_full(self) -> bool:
         return len(self._queues) >= MAX_STREAMS
 
-    def send(self, event: str, values: dict[str, Any]) -> None:
-        """To every listener; one that is 64 events behind is let go."""
+    def send(self, event: str, values: dict[str, Any], *, is_ours: bool = True) -> None:
+        """To every listener; one that is 64 events behind is let go. `is_ours` is False for another worker's news."""
+        if is_ours and self.also is not None:
+            self.also(event, values)
         chunk = b"event: %s\ndata: %s\n\n" % (event.encode("ascii"), msgspec.json.encode(values))
         for queue in tuple(self._queues):
             if queue.full():

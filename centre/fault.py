@@ -130,7 +130,8 @@ async def keep_looking(state: CentreState) -> None:
 async def look_once(state: CentreState) -> None:
     new, begun = await asyncio.to_thread(look, state, now_unix_s=state.clock())
     for gateway, code in new:
-        _log.warning("%s: fault: %s", gateway, code)
+        level = logging.WARNING if URGENCY[code] == "now" else logging.INFO
+        _log.log(level, "%s: fault: %s", gateway, code)
         state.events.send("fault", {"gateway": gateway, "code": code})
     for handover, gateway in begun:
         tell(state, handover, gateway)

@@ -50,6 +50,23 @@ SUBSCRIPTIONS: Final = tuple(
     f"{ROOT}/+/{branch.value}"
     for branch in (Branch.REPLY, Branch.LEDGER, Branch.SIGNAL, Branch.LOG, Branch.HEALTH, Branch.STATUS, Branch.ASK)
 )
+_EVERY_WORKER: Final = frozenset({Branch.REPLY, Branch.LEDGER, Branch.STATUS})
+
+
+def subscriptions(*, shares: bool) -> tuple[str, ...]:
+    """What a worker hears. With `shares` it is one of several.
+
+    A reply is waited for in one worker, and which one the broker can't know; evidence must not be lost with a worker
+    that dies holding it; a status is retained, and shared subscriptions get nothing retained. These every worker hears,
+    and the store knows what it has already. What comes again by itself (hello, time asks, log lines) goes to one of
+    them. Source: MQTT 5.0, 4.8.2.
+    """
+    if not shares:
+        return SUBSCRIPTIONS
+    own = tuple(f"{ROOT}/+/{branch.value}" for branch in Branch if branch in _EVERY_WORKER)
+    return own + tuple(f"$share/centre/{ROOT}/+/{branch.value}" for branch in (Branch.HEALTH, Branch.ASK, Branch.LOG))
+
+
 TIME_RADIUS_S: Final = 1.0
 """What the centre promises of its own clock; it is to run NTP or better."""
 COSIGNED_LIFE_S: Final = 3600

@@ -30,6 +30,7 @@ _REFUSED: Final = "The passkey did not fit. Try again, or ask for a new login li
 
 
 def begin_registration(state: CentreState, who: str, *, origin: str) -> dict[str, Any]:
+    """What the browser needs. Raises LoginRefusedError for a program, which has no page."""
     options = webauthn.generate_registration_options(
         rp_id=_host(origin),
         rp_name="Tillsyn",
@@ -119,4 +120,7 @@ def _read(untrusted_credential: str) -> dict[str, Any]:
 
 
 def _host(origin: str) -> str:
-    return urlsplit(origin).hostname or ""
+    host = urlsplit(origin).hostname
+    if not host:
+        raise LoginRefusedError("A passkey belongs to a browser's page.")
+    return host

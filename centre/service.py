@@ -11,20 +11,21 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
-from centre import fault
+from centre import fault, metrics
 from centre.app import make_app
 from centre.config import CentreConfig, read_issuing_key
 from centre.deliver import MailServer, Post, Unit, keep_delivering
 from centre.est import Desk, make_desk
 from centre.exchange import Exchange
-from centre.intake import SUBSCRIPTIONS, Intake
+from centre.intake import Intake, subscriptions
 from centre.missed import keep_looking, keep_reconciling
+from centre.news_postgres import SharedNews
 from centre.port import BrokerPort
 from centre.relay import read_relay
 from centre.state import Account, CentreState, Home, Provider
@@ -149,7 +150,7 @@ async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _ur
     broker = Broker(
         address,
         client_id=config.broker.client_id,
-        subscriptions=SUBSCRIPTIONS,
+        subscriptions=subscriptions(shares=config.broker.shares),
         session_expiry_s=BROKER_SESSION_S,
     )
     listening = listen(config.http.host, config.http.port)
@@ -160,7 +161,31 @@ async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _ur
         with contextlib.closing(state.store):
             post = make_post(config, page=f"{[*config.http.public_origins, origin][0]}/")
             desk = None if config.est is None else make_desk(config.est, state)
-            await _run_parts(state, broker, post, listening, ready=lambda: ready(f"{origin}/"), desk=desk)
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(each, name="beside") for each in _beside(config, state)]
+                try:
+                    await _run_parts(state, broker, post, listening, ready=lambda: ready(f"{origin}/"), desk=desk)
+                finally:
+                    for task in beside:
+                        task.cancel()
+
+
+def _beside(config: CentreConfig, state: CentreState) -> Iterator[Coroutine[Any, Any, None]]:
+    """What only some centres run."""
+    if config.database_url is not None:
+        yield SharedNews(config.database_url, state.events).run()
+    if config.metrics_port is not None:
+        yield _show_metrics(config.metrics_port, state)
+
+
+async def _show_metrics(port: int, state: CentreState) -> None:
+    with contextlib.closing(listen("127.0.0.1", port)) as listening:
+        server = Server(server_config(metrics.make_app(state)), lambda: None)
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            if server.started:
+                await server.shutdown(sockets=[listening])
 
 
 async def _run_parts(

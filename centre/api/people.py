@@ -45,7 +45,10 @@ def _origin(call: Call) -> str:
 
 
 async def begin_passkey(call: Call) -> Response:
-    return answer(await asyncio.to_thread(passkey.begin_registration, call.state, call.who, origin=_origin(call)))
+    try:
+        return answer(await asyncio.to_thread(passkey.begin_registration, call.state, call.who, origin=_origin(call)))
+    except LoginRefusedError as exc:
+        return error(400, "passkey-refused", str(exc))
 
 
 async def finish_passkey(call: Call) -> Response:

@@ -27,6 +27,7 @@ MAX_HOMES: Final = 100_000
 _FROM_GATEWAY: Final = ("reply", "ledger", "signal", "log", "health", "status", "ask")
 _TO_GATEWAY: Final = ("command", "time", "relay", "witness")
 _GATEWAY: Final = re.compile(r"gw-[a-z0-9-]{1,40}\Z")
+_WORKER: Final = re.compile(rf"{CENTRE}(-[a-z0-9]{{1,20}})?\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 
@@ -34,6 +35,11 @@ _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}\Z")
 def is_gateway(name: str) -> bool:
     """Whether `name` is a gateway's id. Source: gateway.protocol.message.GatewayId."""
     return _GATEWAY.match(name) is not None
+
+
+def is_centre(name: str) -> bool:
+    """Whether `name` is the centre's or one of its further workers': `centre`, `centre-2`."""
+    return _WORKER.match(name) is not None
 
 
 def mosquitto_conf(
@@ -102,14 +108,19 @@ def mosquitto_conf(
     return "\n".join(lines) + "\n"
 
 
-def acl(gateways: Sequence[str] | None) -> str:
+def acl(gateways: Sequence[str] | None, *, centres: Sequence[str] = (CENTRE,)) -> str:
     """The access list: by pattern with None, else for these gateways only. Never empty.
 
-    Raises ValueError for a name that is no gateway's id.
+    `centres` are the names of the centre's workers. Raises ValueError for a name that is no gateway's id, or no
+    worker's.
     """
-    lines = ["# The centre: everything of our tree, in the direction that is its own.", f"user {CENTRE}"]
-    lines += [f"topic read tillsyn/v1/+/{branch}" for branch in _FROM_GATEWAY]
-    lines += [f"topic write tillsyn/v1/+/{branch}" for branch in _TO_GATEWAY]
+    lines = ["# The centre: everything of our tree, in the direction that is its own."]
+    for centre in centres:
+        if not is_centre(centre):
+            raise ValueError(f"not a centre's name: {centre!r}")
+        lines += ["", f"user {centre}"]
+        lines += [f"topic read tillsyn/v1/+/{branch}" for branch in _FROM_GATEWAY]
+        lines += [f"topic write tillsyn/v1/+/{branch}" for branch in _TO_GATEWAY]
     if gateways is None:
         lines += ["", "# Each gateway: the branch of its certificate's name."]
         lines += [f"pattern write tillsyn/v1/%u/{branch}" for branch in _FROM_GATEWAY]

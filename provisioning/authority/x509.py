@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gateway.core.error import ConfigError
-from provisioning.authority.broker_config import CENTRE, is_gateway
+from provisioning.authority.broker_config import CENTRE, is_centre, is_gateway
 from provisioning.authority.error import AuthorityError
 from provisioning.authority.secret_file import read_public, read_secret
 
@@ -82,7 +82,7 @@ class CertificateAuthority:
         Raises ValueError for a client that is neither a gateway nor the centre, and for a server with the name of one
         or with a name that is no host's; AuthorityError when the CA's own certificate has ended.
         """
-        client = name == CENTRE or is_gateway(name)
+        client = is_centre(name) or is_gateway(name)
         if client == bool(server_names) or not (client or _HOST.match(name)):
             raise ValueError(f"no certificate for {name!r}: a client is `{CENTRE}` or gw- and a-z, 0-9, - (at most 40)")
         for each in server_names:
