@@ -17,7 +17,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench fuzz wizard-run mutations power-cut net-lab lock apt apt-test clean
+.PHONY: help setup check fix demo demo-once test bench fuzz wizard-run mutations power-cut net-lab check-soak lock apt apt-test clean
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -82,6 +82,9 @@ power-cut: $(STAMP) ## cut the power of a small guest N times under a ledger tha
 
 net-lab: setup apt-test ## a check through each network in namespaces, a table (root; ONLY=plain,udp-blocked)
 	$(BIN)/python -m tests.net_lab --only "$(ONLY)"
+
+check-soak: setup apt-test ## N checks in a row through the tunnel, and what they leave behind (root; slow)
+	$(BIN)/python -m tests.net_lab.soak --checks $(N)
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations

@@ -19,6 +19,8 @@ LOG = logging.getLogger("tillsyn.tunnel")
 
 COMMAND_LIMIT_S: Final = 10.0
 """`wg` asks the resolver for the endpoint's name, and tries again by itself for some seconds."""
+FILTER_SET: Final = "inet tillsyn endpoint"
+"""Of systemd/nftables/tillsyn.nft."""
 USERSPACE_LIMIT_S: Final = 5.0
 
 
@@ -42,6 +44,7 @@ class WgTunnel:
         )
         # `setconf` takes all peers away first: what `reached` sees afterwards belongs to these settings.
         await self._run(["wg", "setconf", name, "/dev/stdin"], conf.encode())
+        await self._let_out()
         await self._run(["ip", "address", "flush", "dev", name])
         await self._run(["ip", "address", "add", f"{settings.address}/32", "dev", name])
         await self._run(["ip", "link", "set", "dev", name, "mtu", str(settings.mtu_bytes), "up"])
@@ -60,6 +63,14 @@ class WgTunnel:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
+
+    async def _let_out(self) -> None:
+        """Tell the packet filter the endpoint's address as `wg` has just resolved it; on a bench there is no filter."""
+        said = (await self._run(["wg", "show", self._interface, "endpoints"])).decode().split()
+        host, _, port = said[-1].rpartition(":")
+        words = f"flush set {FILTER_SET}; add element {FILTER_SET} {{ {host} . {port} }}"
+        with contextlib.suppress(TunnelError):
+            await self._run(["nft", "-f", "/dev/stdin"], words.encode())
 
     async def _exists(self) -> bool:
         try:

@@ -66,6 +66,15 @@ def enrol(
     return public_key(private)
 
 
+def device_filter(fallback: Sequence[str]) -> str:
+    """`centre.nft` of a device: the centre's public addresses that it may speak to by TLS on port 443.
+
+    Raises ValueError for what is no IPv4 address.
+    """
+    addresses = ", ".join(str(ipaddress.IPv4Address(each)) for each in fallback)
+    return f"flush set inet tillsyn centre\nadd element inet tillsyn centre {{ {addresses} }}\n"
+
+
 def parse_peers(text: str, *, network: str) -> list[Peer]:
     """`gw-… PUBLIC_KEY ADDRESS`, one home a line; `#` begins a comment.
 

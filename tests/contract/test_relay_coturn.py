@@ -1,7 +1,7 @@
 """A real coturn with the configuration that `tillsyn authority relay-config` writes: who gets in, and how far.
 
-Mutations that turn these red, each tried: `denied-peer-ip` left out of the configuration; `use-auth-secret` replaced by
-`no-auth`; another secret at the centre; the client's CA file left out.
+Mutations that turn these red, each tried: both `denied-peer-ip` left out (one alone denies the rest); `use-auth-secret`
+replaced by `no-auth`; the client's CA not asked.
 """
 
 from __future__ import annotations

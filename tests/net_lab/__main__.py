@@ -13,9 +13,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.net_lab import page
-from tests.net_lab.network import obstacle
+from tests.net_lab import faults, page, sealed
+from tests.net_lab.network import obstacle, seclude
 from tests.net_lab.scenario import SCENARIOS, Outcome, run
+
+
+async def _sealed(folder: Path, *, blocked: bool) -> tuple[list[str], list[str]]:
+    report = await sealed.run(folder, blocked=blocked)
+    return report.lines, report.wrong
+
+
+SHOWS = {
+    "sealed": lambda folder: _sealed(folder, blocked=False),
+    "sealed-fallback": lambda folder: _sealed(folder, blocked=True),
+    "killed": faults.run,
+}
+"""What is tried beside the networks; `--only` takes these names too."""
 
 
 def main() -> int:
@@ -27,10 +40,12 @@ def main() -> int:
         print(why, file=sys.stderr)
         return 2
     names = [name for name in options.only.split(",") if name]
-    if unknown := set(names) - {one.name for one in SCENARIOS}:
+    if unknown := set(names) - {one.name for one in SCENARIOS} - set(SHOWS):
         print(f"no such scenario: {', '.join(sorted(unknown))}. There are: "
-              f"{', '.join(one.name for one in SCENARIOS)}", file=sys.stderr)  # fmt: skip
+              f"{', '.join([*(one.name for one in SCENARIOS), *SHOWS])}", file=sys.stderr)  # fmt: skip
         return 2
+    seclude()
+    shows = [name for name in SHOWS if not names or name in names]
     outcomes: list[Outcome] = []
     for scenario in SCENARIOS:
         if names and scenario.name not in names:
@@ -41,10 +56,18 @@ def main() -> int:
         print(page.line(outcome), flush=True)
         for words in outcome.wrong:
             print(f"    {words}", file=sys.stderr, flush=True)
-    print("\n" + page.table(outcomes))
-    if not options.keep_docs:
-        page.write(outcomes)
-    return 0 if outcomes and all(outcome.holds for outcome in outcomes) else 1
+    if outcomes:
+        print("\n" + page.table(outcomes) + "\n")
+        if not options.keep_docs:
+            page.write(outcomes)
+    broken = [outcome.scenario.name for outcome in outcomes if not outcome.holds]
+    for name in shows:
+        with tempfile.TemporaryDirectory(prefix="tillsyn-net-lab-") as folder:
+            lines, wrong = asyncio.run(SHOWS[name](Path(folder)))
+        print(f"{name}:", *lines, sep="\n  ", flush=True)
+        broken += [name] if wrong else []
+    print(f"does not hold: {', '.join(broken)}" if broken else "everything holds")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ from tests.net_lab.network import (
 
 START_LIMIT_S = 40.0
 INTERFACE = "tillsyn0"
+QUICK_MOUNT = "aim_deg = 45.0\nmax_speed_deg_s = 360.0\nmax_accel_deg_s2 = 2000.0\n"
+"""At the end of a configuration whose last section is the mount's; 45° is the least that the guard takes."""
 PLACES = Places(
     tunnel_interface=INTERFACE,
     tunnel_network=TUNNEL_NETWORK,
@@ -129,6 +131,9 @@ class Lab:
         await _until(unix.exists, 5.0, "the console's proxy")
 
     async def start_home(self) -> None:
+        """The home's services, behind the device's own packet filter."""
+        sh(f"nft -f {ROOT}/systemd/nftables/tillsyn.nft; nft -f -", namespace="home",
+           stdin=tunnel_config.device_filter([CENTRE_BROKER, CENTRE_RELAY]))  # fmt: skip
         self.processes["home"] = await demo.start_home(self.home, before=within("home"))
 
     async def kill(self, name: str) -> None:
@@ -188,8 +193,13 @@ async def _until(condition: Any, limit_s: float, what: str) -> None:
 
 
 @asynccontextmanager
-async def running(directory: Path, *, camera: str = "room", **network: Any) -> AsyncIterator[Lab]:
-    """A lab with everything started and an agreement in force. Ends every process it started, and the namespaces."""
+async def running(
+    directory: Path, *, camera: str = "room", quick_mount: bool = False, **network: Any
+) -> AsyncIterator[Lab]:
+    """A lab with everything started. Ends every process it started, and the namespaces.
+
+    `quick_mount` makes the mount's way short, where that way is no part of the question.
+    """
     built = Network()
     lab: Lab | None = None
     forward: asyncio.Server | None = None
@@ -197,6 +207,10 @@ async def running(directory: Path, *, camera: str = "room", **network: Any) -> A
         built.build(**network)
         port = bench_home.free_port()
         home = bench_home.make(directory / "bench", places=PLACES, http_port=port, camera=camera)
+        if quick_mount:
+            for name in ("guard.toml", "park.toml"):
+                path = home.directory / "home" / name
+                path.write_text(path.read_text() + QUICK_MOUNT)
         lab = Lab(home, built, port)
         await lab.start_centre()
         # The lab itself is in no namespace of the lab: it reaches the console by a Unix socket.

@@ -3,11 +3,12 @@
     home ─ router (NAT, no inbound) ─ wire ─ isp ─ internet ─ centre
       └─── mobile (NAT of a carrier) ─ wire ────────┘    └─ wire ─ operator
 
-All names begin with `tl-`, so that a run that died can be swept up by the next one.
+All of it lives in a network and mounts of the run's own (`seclude`), and goes with its last process.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -19,6 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "tl-"
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+"""Source: clone(2)."""
 NAMESPACES = ("home", "router", "mobile", "isp", "internet", "centre", "operator")
 
 HOME = "10.11.0.2"
@@ -86,7 +89,11 @@ class Network:
         sweep()
         for name in NAMESPACES:
             sh(f"ip netns add {PREFIX}{name}")
-            sh("ip link set lo up; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0", namespace=name)
+            sh(
+                "ip link set lo up; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 "
+                "net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1",
+                namespace=name,
+            )
         for name in ("home", "operator"):
             sh("sysctl -qw net.ipv4.ip_forward=0", namespace=name)
         _cable("home", "eth0", f"{HOME}/24", "router", "lan", "10.11.0.1/24")
@@ -180,6 +187,21 @@ def sweep() -> None:
         name = line.split()[0]
         if name.startswith(PREFIX):
             sh(f"ip netns delete {name}", check=False)
+
+
+def seclude() -> None:
+    """Take this process and all that it starts into a network and mounts of its own. Raises OSError.
+
+    Two labs at a time don't meet, nothing of one is seen outside, and when its last process has ended, however it did,
+    the kernel removes all of it. Call it before any thread is started.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    sh("mount --make-rprivate /")
+    for place in ("/run/netns", "/run/wireguard"):
+        sh(f"mkdir -p {place}; mount -t tmpfs none {place}")
+    sh("ip link set lo up")
 
 
 def obstacle() -> str | None:
