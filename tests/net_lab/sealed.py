@@ -209,7 +209,7 @@ def _judge(report: Report, folder: Path, *, blocked: bool) -> None:
 
 def _judge_inside(report: Report, path: Path) -> None:
     """With the tunnel's key, which the home's interface is: MQTT's TLS, and STUN, DTLS and SRTP. Source: RFC 7983."""
-    peers = seen(path, "ip.src ip.dst", "ip")
+    peers = seen(path, "ip.src ip.dst", "ip && !icmp")
     odd = {pair for pair in peers if not {TUNNEL_BROKER, TUNNEL_RELAY} & set(pair)}
     report.say(f"tunnel: to and from broker and relay only{_odd(odd)}", holds=bool(peers) and not odd)
     payloads = seen(path, "udp.payload", "udp && !icmp")
