@@ -55,6 +55,7 @@ ANY = (
     | frame.LocalFacts
     | frame.TunnelOrder
     | frame.TunnelTaken
+    | frame.CosignedArrived
 )
 FRAMES: list[frame.Frame] = [
     frame.Beat(),

@@ -87,11 +87,6 @@ def test_who_decides_or_sees_has_no_network(service):
     assert values(unit, "IPAddressDeny") == ["any"]
 
 
-def test_only_the_tunnel_may_set_up_interfaces_and_it_may_do_nothing_else():
-    rights = {service: words(f"tillsyn-{service}.service", "CapabilityBoundingSet") for service in SERVICES}
-    assert rights == {service: {"CAP_NET_ADMIN"} if service == "tunnel" else set() for service in SERVICES}
-
-
 def test_the_groups_are_the_access_matrix():
     matrix = {service: words(f"tillsyn-{service}.service", "SupplementaryGroups") for service in SERVICES}
     assert matrix == {
@@ -110,7 +105,6 @@ def test_no_service_is_root_and_none_shares_its_user_but_park():
         "guard": ["tillsyn-guard"],
         "eye": ["tillsyn-eye"],
         "link": ["tillsyn-link"],
-        "tunnel": ["tillsyn-tunnel"],
         "park": ["tillsyn-guard"],
         "tunnel": ["tillsyn-tunnel"],
     }
