@@ -34,8 +34,10 @@ from gateway.protocol.message import (
     Accepted,
     Challenged,
     Closed,
+    Health,
     Hello,
     Id,
+    LogLines,
     MissedCheck,
     Opened,
     Refused,
@@ -200,7 +202,7 @@ class Intake:
             case Branch.REPLY:
                 await self._take_reply(home, incoming)
             case Branch.HEALTH:
-                await self._take_hello(home, incoming.payload)
+                await self._take_health(home, incoming.payload)
             case Branch.STATUS:
                 await self._take_status(home, incoming.payload)
             case Branch.ASK:
@@ -210,7 +212,7 @@ class Intake:
             case Branch.SIGNAL:
                 await self._take_signal(home, incoming.payload)
             case Branch.LOG:
-                pass  # the fleet view's, which is not built yet
+                await self._take_log(home, incoming.payload)
             case Branch.COMMAND | Branch.TIME | Branch.RELAY | Branch.WITNESS:
                 raise RefusedError(RefusalCode.MALFORMED, "a branch that only we write")
 
@@ -294,6 +296,20 @@ class Intake:
             await asyncio.to_thread(store.take_challenged, message, now_unix_s=now_unix_s)
             state.events.send("home", {"gateway": home.gateway})
         state.exchange.resolve(home.gateway, correlation=correlation, jti=message.re, reply=incoming.payload)
+
+    async def _take_health(self, home: Home, payload: bytes) -> None:
+        """Two kinds on one branch: what holds for checks, and how the device is."""
+        if split(payload).kind != Health.KIND:
+            await self._take_hello(home, payload)
+            return
+        health = verify(payload, {home.device_key.kid: home.device_key}, Health)
+        self._demand_own(home, health.gateway)
+        await asyncio.to_thread(self._state.store.put_health, health, now_unix_s=self._state.clock())
+
+    async def _take_log(self, home: Home, payload: bytes) -> None:
+        log = verify(payload, {home.device_key.kid: home.device_key}, LogLines)
+        self._demand_own(home, log.gateway)
+        await asyncio.to_thread(self._state.store.put_log, log, now_unix_s=self._state.clock())
 
     async def _take_hello(self, home: Home, payload: bytes) -> None:
         state = self._state

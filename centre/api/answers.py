@@ -116,6 +116,41 @@ class SignalFacts(Answer, frozen=True):
     view: ViewSignal | None
 
 
+class DeviceHealth(Answer, frozen=True):
+    """What the device said of itself; null or left out where it can't say."""
+
+    gateway: str
+    boot: str
+    uptime_s: float
+    sw: str
+    clock: Clock
+    ledger_size: int
+    heard_unix_s: float
+    cosigned_size: int | None = None
+    slot: str | None = None
+    temperature_c: float | None = None
+    throttled: list[str] | None = None
+    disk_free_bytes: int | None = None
+    outbox_items: int | None = None
+    outbox_dropped: int | None = None
+    certificate_days: int | None = None
+    tunnel: str | None = None
+
+
+class LoggedFacts(Answer, frozen=True):
+    hour_unix_s: int
+    service: str
+    level: str
+    event: str
+    count: int
+    last_unix_s: float
+
+
+class OperationFacts(Answer, frozen=True):
+    health: DeviceHealth | None
+    logged: list[LoggedFacts]
+
+
 class HomeFacts(Answer, frozen=True):
     gateway: str
     install_epoch: int

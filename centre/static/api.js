@@ -31,6 +31,7 @@ export const getConfig = () => ask("/api/v1/config");
 export const getHomes = () => ask("/api/v1/homes?last=0");
 export const getHome = (gateway) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}`);
 export const getQueue = () => ask("/api/v1/queue");
+export const getOperation = (gateway) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/operation`);
 export const getFaults = () => ask("/api/v1/faults");
 export const takeFault = (gateway, code) => postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/faults/take`, {code});
 export const claim = (gateway, {line, occasion}) => postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/claim`, {line, occasion});

@@ -3,6 +3,7 @@
 import {getFaults, getHomes} from "./api.js";
 import {byId, complain, fromTemplate, nowUnixS, showRows} from "./desk.js";
 import {noteText} from "./due.js";
+import {fillDevice} from "./operation.js";
 import {t} from "./say.js";
 import {advice, clockObstacle, clockTime, duration, fault} from "./words.js";
 
@@ -10,6 +11,7 @@ const newRow = ({gateway}) => {
   const row = fromTemplate("fleet-row");
   row.querySelector("a").href = `#${gateway}`;
   row.querySelector("a").textContent = gateway;
+  fillDevice(row.querySelector("details"), gateway);
   return row;
 };
 

@@ -13,6 +13,7 @@ from centre.store.handover import HandoverRows, HandoverStart
 from centre.store.home import HomeRows
 from centre.store.ledger import LedgerRow, LedgerRows, Witnessing
 from centre.store.occasion import LONGEST_WINDOW_S, OccasionRows
+from centre.store.operation import OperationRows
 from centre.store.person import PersonRows
 from centre.store.signal import SignalRows
 from centre.store.table import HANDOVERS, METADATA
@@ -43,5 +44,6 @@ class Store(
     DeskRows,
     DraftRows,
     SignalRows,
+    OperationRows,
 ):
     """Everything that the centre remembers."""

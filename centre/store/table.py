@@ -86,6 +86,26 @@ COMMANDS: Final = sa.Table(
     sa.Column("answer", sa.String(40)),
     sa.Column("answered_unix_s", sa.Float),
 )
+DEVICE_HEALTH: Final = sa.Table(
+    "device_health",
+    METADATA,
+    # The newest report of each home, as it signed it.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("heard_unix_s", sa.Float, nullable=False),
+    sa.Column("health_json", sa.String(4096), nullable=False),
+)
+DEVICE_LOG: Final = sa.Table(
+    "device_log",
+    METADATA,
+    # Counted by the hour, as alarms are: a home that logs without end must not fill the disk.
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("hour_unix_s", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("service", sa.String(16), primary_key=True),
+    sa.Column("level", sa.String(16), primary_key=True),
+    sa.Column("event", sa.String(40), primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sa.Column("last_unix_s", sa.Float, nullable=False),
+)
 OUTCOMES: Final = sa.Table(
     "outcomes",
     METADATA,

@@ -6,7 +6,7 @@ broken or hostile. `Beat` flows both ways on every channel, so that a stopped pr
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -53,6 +53,23 @@ class OutboxWants(Frame, frozen=True):
     """The number of the first ledger record that the outbox does not have; the guard gives from there on."""
 
     seq: Annotated[int, Meta(ge=0)]
+
+
+class Logged(Frame, frozen=True):
+    """What a process logged at WARNING and above: an event's word and how often. Also from the eye."""
+
+    level: Literal["warning", "error"]
+    event: Code
+    count: Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class LinkHealth(Frame, frozen=True):
+    """What only the link knows of the device; once a minute."""
+
+    outbox_items: Annotated[int, Meta(ge=0)]
+    outbox_dropped: Annotated[int, Meta(ge=0)]
+    certificate_days: Annotated[int, Meta(ge=-36500, le=36500)] | None
+    tunnel: Code | None = None
 
 
 # guard → link
@@ -190,7 +207,9 @@ ToTunnel = TunnelOrder
 ToGuardFromTunnel = TunnelTaken
 ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState
 ToHand = LocalFacts
-ToGuardFromLink = Beat | CommandArrived | TimeArrived | CosignedArrived | BrokerChanged | OutboxWants
+ToGuardFromLink = (
+    Beat | CommandArrived | TimeArrived | CosignedArrived | BrokerChanged | OutboxWants | LinkHealth | Logged
+)
 ToLink = Beat | Publish | MediaOpened | MediaShut
 ToEye = Beat | Start | LetFramesOut | Stop
-ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | AimLearnt | FromOperator | EyeFault | Stopped
+ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | AimLearnt | FromOperator | EyeFault | Stopped | Logged

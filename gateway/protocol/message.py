@@ -331,12 +331,55 @@ class InstallationProtocol(Message, frozen=True):
     time_hi: float | None = None
 
 
+class Health(Message, frozen=True):
+    """How the device is, every five minutes. None is for what it can't say of itself."""
+
+    KIND: ClassVar[str] = "health"
+    gateway: GatewayId
+    boot: Id
+    uptime_s: Annotated[float, Meta(ge=0)]
+    sw: Id
+    clock: ClockFact
+    ledger_size: Annotated[int, Meta(ge=0)]
+    cosigned_size: Annotated[int, Meta(ge=0)] | None = None
+    """How many records of the ledger the witness has said it knows."""
+    slot: Word | None = None
+    temperature_c: Annotated[float, Meta(ge=-100, le=200)] | None = None
+    throttled: Annotated[list[Word], Meta(max_length=8)] | None = None
+    disk_free_bytes: Annotated[int, Meta(ge=0)] | None = None
+    outbox_items: Annotated[int, Meta(ge=0)] | None = None
+    outbox_dropped: Annotated[int, Meta(ge=0)] | None = None
+    certificate_days: Annotated[int, Meta(ge=-36500, le=36500)] | None = None
+    """Whole days until the client certificate ends; negative when it has."""
+    tunnel: Word | None = None
+
+
+class LogLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kind of event and how often it was logged. `event` is a word of our own source, never a peer's."""
+
+    service: Literal["guard", "eye", "link"]
+    level: Literal["warning", "error"]
+    event: Word
+    count: Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class LogLines(Message, frozen=True):
+    """What was logged at WARNING and above since the last of these."""
+
+    KIND: ClassVar[str] = "log"
+    gateway: GatewayId
+    boot: Id
+    lines: Annotated[list[LogLine], Meta(min_length=1, max_length=32)]
+    left_out: Annotated[int, Meta(ge=0)] = 0
+    """How many records of further kinds there were."""
+
+
 KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
         TimeAsk, TunnelPut,
-        Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Refused, Hello,
+        Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Refused, Hello, Health, LogLines,
         InstallationProtocol,
     )
 }  # fmt: skip

@@ -17,9 +17,11 @@ from typing import Final, assert_never
 from gateway.config import EyeConfig
 from gateway.core.boottime import boottime_s
 from gateway.core.error import CameraFaultError, TransientError
+from gateway.core.log_digest import LogDigest
 from gateway.edge.bench_world import BenchWorld
 from gateway.edge.camera_open import make_camera
 from gateway.edge.camera_port import CameraPort, CameraSettings
+from gateway.edge.log_systemd import start_logging
 from gateway.edge.media_aiortc import Peer
 from gateway.edge.service_systemd import demand_isolation, feed_watchdog, harden, listening_socket, run_until_signal
 from gateway.ipc import frame
@@ -53,6 +55,7 @@ class Eye:
     config: EyeConfig
     channel: Channel[frame.ToEye]
     camera: CameraPort
+    digest: LogDigest = field(default_factory=lambda: LogDigest("eye"))
     _peer: Peer | None = None
     _group: asyncio.TaskGroup | None = None
     _released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -177,6 +180,8 @@ class Eye:
                 raise _EndError
             if not self._started and now_s - born_s > UNUSED_LIFE_S:
                 raise _EndError
+            for each in self.digest.drain()[0]:
+                self.channel.send(frame.Logged(each.level, each.event, each.count))
             frames = 0 if self._picture is None else self._picture.frames
             self.channel.send(frame.EyeBeat(frames, None if self._viewing is None else self._viewing.signal))
 
@@ -201,6 +206,8 @@ class Eye:
 
 async def serve(config: EyeConfig) -> None:
     """Take the guard's one connection and serve it."""
+    digest = LogDigest("eye")
+    start_logging("eye", digest)
     listener = listening_socket(Path(config.eye_socket))
     try:
         async with asyncio.timeout(UNUSED_LIFE_S):
@@ -213,7 +220,7 @@ async def serve(config: EyeConfig) -> None:
     settings = CameraSettings(
         width_px=config.width_px, height_px=config.height_px, fps=config.fps, bit_rate_bps=config.bit_rate_bps
     )
-    await Eye(config, Channel(sock, frame.ToEye), make_camera(config.camera, settings, world)).run()
+    await Eye(config, Channel(sock, frame.ToEye), make_camera(config.camera, settings, world), digest).run()
 
 
 def main(config: EyeConfig) -> None:

@@ -22,9 +22,11 @@ from gateway.config import GuardConfig
 from gateway.core.boottime import boot_id, boottime_s
 from gateway.core.error import IntegrityError, NotParkedError
 from gateway.core.interval_clock import IntervalClock
+from gateway.core.log_digest import LogDigest
 from gateway.core.refusal import RefusalCode
 from gateway.decision import Gate, Identity
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
+from gateway.edge.log_systemd import start_logging
 from gateway.edge.mount_port import MountPort
 from gateway.edge.service_systemd import (
     bound_socket,
@@ -43,6 +45,7 @@ from gateway.services.guard_core import Core
 from gateway.services.guard_eye import EyeSide
 from gateway.services.guard_hand import Hands
 from gateway.services.guard_link import LinkSide
+from gateway.services.guard_log import Logs
 from gateway.services.guard_missed import MissedChecks
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
@@ -91,9 +94,11 @@ class Guard:
         self._witness = WitnessSide(core, records, replies)
         self._hands = Hands(core, records, self._commands)
         self._setup = SetupSide(core, link, records, self._check, setup_open)
+        self.logs = Logs(core, link)
         core.dispatch = self._check.dispatch
         link.on_frame = self._on_link
         eye.on_command = self._commands.hear
+        eye.on_logged = self.logs.hear
 
     @property
     def gate(self) -> Gate:
@@ -159,6 +164,10 @@ class Guard:
                 self._time.hear(untrusted)
             case frame.CosignedArrived(untrusted):
                 self._witness.hear(untrusted)
+            case frame.LinkHealth():
+                self._reports.hear_link(got)
+            case frame.Logged():
+                self.logs.hear("link", got)
             case frame.OutboxWants(seq):
                 self._link.want(seq)
             case _:
@@ -186,6 +195,8 @@ class Guard:
             self._time.compare(now_s)
             self._time.ask(now_s)
             self._reports.say_hello(now_s)
+            self._reports.say_health(now_s)
+            self.logs.flush(now_s)
             await asyncio.sleep(TICK_S)
 
 
@@ -278,4 +289,8 @@ def main(config: GuardConfig) -> None:
     harden()
     if config.demand_isolation:
         demand_isolation()
-    run_until_signal(build(config).run())
+    digest = LogDigest("guard")
+    start_logging("guard", digest)
+    guard = build(config)
+    guard.logs.digest = digest
+    run_until_signal(guard.run())

@@ -12,6 +12,7 @@ from typing import Any, Final, assert_never
 
 from gateway.check import machine
 from gateway.check.machine import Why
+from gateway.core.log_digest import Service
 from gateway.decision import OpenCheck
 from gateway.decision.nonce import LIFE_S as NONCE_LIFE_S
 from gateway.ipc import frame
@@ -46,6 +47,7 @@ class EyeSide:
     core: Core
     link: LinkSide
     on_command: Callable[[bytes, bytes], None] = field(init=False)
+    on_logged: Callable[[Service, frame.Logged], None] = field(init=False)
     _eye: _Eye | None = None
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _media: socket.socket | None = None
@@ -115,6 +117,8 @@ class EyeSide:
                 self.core.dispatch(machine.EyeHeard(frames))
             case frame.FromOperator(untrusted):
                 self.on_command(untrusted, b"")
+            case frame.Logged():
+                self.on_logged("eye", got)
             case frame.EyeFault(code):
                 # While closing it is the guard's own cut that the eye notices.
                 LOG.log(

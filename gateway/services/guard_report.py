@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+from gateway.edge.bench_world import BenchWorld
+from gateway.edge.board_sysfs import Board
+from gateway.ipc import frame
 from gateway.protocol.envelope import sign
-from gateway.protocol.message import ClockFact, DueFact, Hello
+from gateway.protocol.message import ClockFact, DueFact, Health, Hello
 from gateway.protocol.topic import Branch
 from gateway.services.guard_core import Core
 from gateway.services.guard_link import LinkSide
 
 HELLO_EVERY_S: Final = 300.0
+HEALTH_EVERY_S: Final = 300.0
 
 
 @dataclass(slots=True)
 class Reports:
     core: Core
     link: LinkSide
+    _board: Board = field(init=False)
+    _of_link: frame.LinkHealth | None = None
+    _health_due_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        config = self.core.config
+        sysfs = Path("/sys") if config.world is None else BenchWorld(config.world).sysfs
+        self._board = Board(sysfs, Path(config.state_dir))
+
+    def hear_link(self, of_link: frame.LinkHealth) -> None:
+        self._of_link = of_link
+
+    def say_health(self, now_s: float) -> None:
+        if not self.link.up or now_s < self._health_due_s:
+            return
+        self._health_due_s = now_s + HEALTH_EVERY_S
+        chronicle, of_link = self.core.chronicle, self._of_link
+        health = Health(
+            gateway=self.core.config.gateway,
+            boot=chronicle.boot,
+            uptime_s=round(now_s, 1),
+            sw=chronicle.sw,
+            clock=self.clock_fact(),
+            ledger_size=chronicle.size,
+            cosigned_size=None if chronicle.cosigned is None else chronicle.cosigned.checkpoint.size,
+            slot=self._board.slot(),
+            temperature_c=self._board.temperature_c(),
+            throttled=self._board.throttled(),
+            disk_free_bytes=self._board.disk_free_bytes(),
+            outbox_items=None if of_link is None else of_link.outbox_items,
+            outbox_dropped=None if of_link is None else of_link.outbox_dropped,
+            certificate_days=None if of_link is None else of_link.certificate_days,
+            tunnel=None if of_link is None else of_link.tunnel,
+        )
+        self.link.publish(Branch.HEALTH, sign(health, self.core.device_key))
 
     def say_hello(self, now_s: float) -> None:
         if not self.link.up or now_s < self.core.hello_due_s:

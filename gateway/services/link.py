@@ -14,14 +14,18 @@ import logging
 import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, assert_never
 
 from gateway.config import LinkConfig
 from gateway.core.boottime import boottime_s
 from gateway.core.error import TransientError
+from gateway.core.log_digest import LogDigest
 from gateway.edge.broker_paho import Broker, BrokerDown, BrokerUp, Incoming
+from gateway.edge.certificate_der import not_after
 from gateway.edge.ice_aioice import carry
+from gateway.edge.log_systemd import start_logging
 from gateway.edge.outbox_sqlite import Outbox, OutboxFullError
 from gateway.edge.service_systemd import feed_watchdog, harden, run_until_signal
 from gateway.ipc import frame
@@ -36,6 +40,7 @@ SILENT_S: Final = 4.0
 """A broker that owes an acknowledgement for longer is as good as gone, long before TCP or keep-alive say so."""
 MAX_COMMANDS_WAITING: Final = 64
 EVIDENCE_RETRY_S: Final = 1.0
+HEALTH_EVERY_S: Final = 60.0
 GUARD_RETRY_S: Final = 0.2
 
 
@@ -56,6 +61,8 @@ class Link:
     _group: asyncio.TaskGroup | None = None
     _flooded: int = 0
     _outbox_was_full: bool = False
+    digest: LogDigest = field(default_factory=lambda: LogDigest("link"))
+    _health_due_s: float = 0.0
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -216,7 +223,20 @@ class Link:
         while True:
             self._tell(frame.Beat())
             self._note_broker()
+            self._say_health()
             await asyncio.sleep(BEAT_S)
+
+    def _say_health(self) -> None:
+        if self._guard is None:
+            return
+        for each in self.digest.drain()[0]:
+            self._tell(frame.Logged(each.level, each.event, each.count))
+        if boottime_s() < self._health_due_s:
+            return
+        self._health_due_s = boottime_s() + HEALTH_EVERY_S
+        self._tell(
+            frame.LinkHealth(self.outbox.size, self.outbox.dropped, certificate_days(self.config.cert), self.way.word)
+        )
 
     def _note_broker(self) -> None:
         silent = any(boottime_s() - since_s > SILENT_S for since_s in self._owed.values())
@@ -243,9 +263,19 @@ class Link:
         return self._group.create_task(work, name=name)
 
 
+def certificate_days(path: str) -> int | None:
+    """Whole days until our client certificate ends, by the system's clock: for a report, nothing is decided by it."""
+    try:
+        return (not_after(Path(path).read_bytes()) - datetime.now(UTC)).days
+    except (OSError, ValueError):
+        return None
+
+
 def main(config: LinkConfig) -> None:
     """Run until SIGTERM. Raises ConfigError for unusable TLS files."""
     harden()
+    digest = LogDigest("link")
+    start_logging("link", digest)
     way = WayOut(config)
     address, fallback = broker_addresses(config)
     broker = Broker(
@@ -257,6 +287,6 @@ def main(config: LinkConfig) -> None:
     )
     outbox = Outbox(Path(config.outbox))
     try:
-        run_until_signal(Link(config, broker, outbox, way).run())
+        run_until_signal(Link(config, broker, outbox, way, digest=digest).run())
     finally:
         outbox.close()
