@@ -16,6 +16,7 @@ import pytest
 from running_bench import Bench, bench, run
 
 from centre.operator import Operator
+from gateway.core.error import TransientError
 from gateway.ipc import frame
 from gateway.services import hand
 from provisioning.demo import start_broker
@@ -30,6 +31,18 @@ async def _numbers_at_the_centre(home: Bench, operator: Operator) -> list[int]:
     while rows := await operator.ledger(home.home.gateway, after=numbers[-1] if numbers else -1):
         numbers += [row["seq"] for row in rows]
     return numbers
+
+
+async def _answered(home: Bench) -> None:
+    """Return once the guard, started anew, hears the resident again."""
+    async with asyncio.timeout(30.0):
+        while True:
+            try:
+                await hand.tell(home.home.control_socket, frame.AskState())
+            except TransientError:
+                await asyncio.sleep(0.2)
+            else:
+                return
 
 
 @pytest.mark.timeout(240)
@@ -47,8 +60,7 @@ def test_records_of_an_outage_arrive_once_and_in_order_over_kills(tmp_path: Path
                     os.kill(home.pid(victim), signal.SIGKILL)
                     await home.until(lambda name=victim: name not in home.running.pids(), 10.0)
                     await home.until(lambda name=victim: name in home.running.pids(), 15.0)
-                    await home.until(home.home.control_socket.exists, 10.0)
-                    await asyncio.sleep(2.0)
+                    await _answered(home)
             recorded = len(home.records())
             assert recorded >= 2 * PAUSES
             home.running.processes["broker"] = await start_broker(home.home)
