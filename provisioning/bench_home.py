@@ -291,7 +291,15 @@ def _write_broker(home: BenchHome, folder: Path) -> None:
 
 def _write_home(home: BenchHome, folder: Path, witness: str, *, camera: str, isolate: bool, ice_address: str) -> None:
     world = str(home.world)
-    mount = {"driver": "bench", "pan_pin": 12, "lamp_pin": 18}
+    mount = {
+        "driver": "bench",
+        "pan_pin": 12,
+        "lamp_pin": 18,
+        "end_stop_pin": 27,
+        "sensor_power_pin": 23,
+        "button_pin": 17,
+        "tamper_pin": 22,
+    }
     run_dir = folder / "run"
     _write_toml(
         folder / "guard.toml",
@@ -312,6 +320,7 @@ def _write_home(home: BenchHome, folder: Path, witness: str, *, camera: str, iso
             **({} if home.places is None else {"tunnel_socket": str(run_dir / "tunnel.sock")}),
             "demand_isolation": isolate,
             "world": world,
+            "power": f"{world}/sys",
             "mount": mount,
         },
     )

@@ -28,6 +28,7 @@ ENDINGS: Final = {
     "revoked": later("the operator's permission was withdrawn"),
     "camera-fault": later("fault in the camera"),
     "mount-fault": later("fault in the camera's mount"),
+    "low-power": later("too little power"),
     "eye-lost": later("the camera's program ended"),
     "link-lost": later("the network's program ended"),
     "broker-lost": later("the connection to the centre was lost"),

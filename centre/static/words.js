@@ -76,6 +76,7 @@ const ENDINGS = {
   "resident-stopped": t("Stopped by the resident"),
   "camera-fault": t("Camera fault"),
   "mount-fault": t("The camera could not turn"),
+  "low-power": t("The device had too little power"),
   "eye-lost": t("The camera stopped"),
   "link-lost": t("Connection lost in the home"),
   "broker-lost": t("Connection to the centre lost"),

@@ -46,6 +46,7 @@ class Why(StrEnum):
     """The operator's grant died by a new epoch while the check ran."""
     CAMERA_FAULT = "camera-fault"
     MOUNT_FAULT = "mount-fault"
+    LOW_POWER = "low-power"
     EYE_LOST = "eye-lost"
     LINK_LOST = "link-lost"
     BROKER_LOST = "broker-lost"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
 from gateway.agreement import (
     Agreement,
@@ -110,6 +110,7 @@ class OpenCheck:
     offer: str
     occasion: Occasion
     softened: bool
+    lamp: Literal["dim", "on"]
     epoch: int
     """The grant's; a trust statement with a higher one ends the check."""
 
@@ -202,6 +203,8 @@ class Gate:
     local: LocalState = field(default_factory=lambda: LocalState(withdrawn=False, paused_until_unix_s=None))
     obstacle: RefusalCode | None = None
     """Why nothing may open whatever is asked: integrity-alarm, ledger-unwritable, not-parked, mount-fault, …"""
+    moved: bool = False
+    """The camera was taken down: perhaps the resident's no. Only a new agreement ends it."""
     current: Facts | None = None
     """The check that runs; set and cleared by the guard."""
     version_floor: int = 0
@@ -298,6 +301,7 @@ class Gate:
         if self.lifts_withdrawal(agreement):
             self.local = LocalState(withdrawn=False, paused_until_unix_s=self.local.paused_until_unix_s)
             self.withdrawn_unix_s = None
+        self.moved = False
         self.agreement = agreement
         self.version_floor = max(self.version_floor, agreement.version)
 
@@ -374,6 +378,8 @@ class Gate:
     def _open(self, command: Open, verified: VerifiedCommand, now_s: float) -> OpenCheck:
         if self.obstacle is not None:
             raise RefusedError(self.obstacle)
+        if self.moved:
+            raise RefusedError(RefusalCode.WITHDRAWN, "the camera was moved")
         self.nonces.use(command.nonce, verified.kid, now_s=now_s)
         if self.current is not None:
             raise RefusedError(RefusalCode.BUSY)
@@ -411,6 +417,7 @@ class Gate:
             command.offer,
             occasion,
             softened=agreement.picture.mode == "softened",
+            lamp=agreement.lamp,
             epoch=verified.grant.epoch,
         )
 

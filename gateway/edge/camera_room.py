@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.core.boottime import boottime_s
-from gateway.core.error import ConfigError
+from gateway.core.error import CameraFaultError, ConfigError
 from gateway.edge.bench_world import BenchWorld, RoomScene
 from gateway.edge.camera_port import CameraSettings, Pacer, ThreadedCamera
 from gateway.edge.h264_libx264 import Libx264Encoder
@@ -166,6 +166,8 @@ class RoomCamera(ThreadedCamera):
 
     def _capture(self) -> None:
         settings = self.settings
+        if self.room.scene().vanished:
+            raise CameraFaultError("there is no camera")
         painter, softener = RoomPainter(), Softener()
         encoder = Libx264Encoder(settings.width_px, settings.height_px, settings)
         self._opened(settings.width_px, settings.height_px, settings.fps)
@@ -176,6 +178,11 @@ class RoomCamera(ThreadedCamera):
         frames = 0
         while not self._stop.is_set():
             scene = self.room.scene()
+            if scene.vanished:
+                raise CameraFaultError("the camera is gone")
+            while self.room.scene().hangs:
+                # As a call into a driver that never returns: nobody's stop is heard here.
+                time.sleep(0.05)
             if not scene.no_frames:
                 pts_us = int(boottime_s() * 1e6)
                 if picture is None or not scene.frozen:

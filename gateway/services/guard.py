@@ -25,9 +25,11 @@ from gateway.core.interval_clock import IntervalClock
 from gateway.core.log_digest import LogDigest
 from gateway.core.refusal import RefusalCode
 from gateway.decision import Gate, Identity
+from gateway.edge.input_gpiozero import GpiozeroInputs
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.log_systemd import start_logging
 from gateway.edge.mount_port import MountPort
+from gateway.edge.power_sysfs import Power, read_power
 from gateway.edge.service_systemd import (
     bound_socket,
     demand_isolation,
@@ -44,6 +46,7 @@ from gateway.services.guard_command import Commands
 from gateway.services.guard_core import Core
 from gateway.services.guard_eye import EyeSide
 from gateway.services.guard_hand import Hands
+from gateway.services.guard_interlock import Interlock
 from gateway.services.guard_link import LinkSide
 from gateway.services.guard_log import Logs
 from gateway.services.guard_missed import MissedChecks
@@ -79,7 +82,14 @@ BEAT_S: Final = 1.0
 class Guard:
     """The running service. Made by `build`, run by `run`."""
 
-    def __init__(self, core: Core, *, setup_open: bool = False) -> None:
+    def __init__(
+        self,
+        core: Core,
+        inputs: GpiozeroInputs | None,
+        read_power: Callable[[], Power] | None,
+        *,
+        setup_open: bool = False,
+    ) -> None:
         self._core = core
         self._link = link = LinkSide(core)
         self._records = records = Records(core, link)
@@ -95,6 +105,7 @@ class Guard:
         self._hands = Hands(core, records, self._commands)
         self._setup = SetupSide(core, link, records, self._check, setup_open)
         self.logs = Logs(core, link)
+        self._interlock = Interlock(core, records, self._hands, inputs, read_power)
         core.dispatch = self._check.dispatch
         link.on_frame = self._on_link
         eye.on_command = self._commands.hear
@@ -138,6 +149,8 @@ class Guard:
                 if wizard is not None:
                     group.create_task(self._setup.accept(wizard), name="setup")
                 group.create_task(self._tick(), name="tick")
+                if self._interlock.is_needed:
+                    group.create_task(self._interlock.run(), name="interlock")
                 group.create_task(self._tunnel.keep_offering(), name="tunnel")
                 group.create_task(feed_watchdog(), name="watchdog")
         finally:
@@ -212,13 +225,29 @@ def build(config: GuardConfig) -> Guard:
     except NotParkedError as exc:
         # It must be told, and only a running guard can tell it. Nothing opens while the end stop says so.
         LOG.error("mount: %s", exc)
-    return assemble(config, mount, parts.lamp(), boot=boot_id(), now=boottime_s)
+    power = config.power
+    return assemble(
+        config,
+        mount,
+        parts.lamp(),
+        boot=boot_id(),
+        now=boottime_s,
+        inputs=parts.inputs(),
+        read_power=None if power is None else lambda: read_power(Path(power)),
+    )
 
 
 def assemble(
-    config: GuardConfig, mount: MountPort, lamp: GpiozeroLamp, *, boot: str, now: Callable[[], float]
+    config: GuardConfig,
+    mount: MountPort,
+    lamp: GpiozeroLamp,
+    *,
+    boot: str,
+    now: Callable[[], float],
+    inputs: GpiozeroInputs | None = None,
+    read_power: Callable[[], Power] | None = None,
 ) -> Guard:
-    """Open the ledger, close what a cut left open; `mount` is parked, `now` is BOOTTIME within `boot`.
+    """Open the ledger, close what a cut left open; `mount` was sent to park, `now` is BOOTTIME within `boot`.
 
     A ledger or an agreement that is not what was written doesn't stop the service: it runs on with the camera disabled,
     so that it can say so. Raises ConfigError; LedgerUnwritableError when the disk fails.
@@ -275,13 +304,14 @@ def assemble(
         history=past.history,
         local=past.local,
         obstacle=obstacle,
+        moved=past.moved,
         version_floor=past.agreement_version,
         tunnel_version=past.tunnel_version,
         withdrawn_unix_s=past.withdrawn_unix_s,
         withdrawn_consents=past.withdrawn_consents,
     )
     core = Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
-    return Guard(core, setup_open=setup_open or setup_begins)
+    return Guard(core, inputs, read_power, setup_open=setup_open or setup_begins)
 
 
 def main(config: GuardConfig) -> None:

@@ -73,7 +73,7 @@ class CheckRun:
                 self._closed(effect)
             case machine.LampOn():
                 try:
-                    self.core.lamp.on(self.core.config.lamp_brightness)
+                    self.core.lamp.on(self._brightness())
                 except HardwareFaultError as exc:
                     # No lamp, no picture: the resident could not tell that somebody looks.
                     LOG.error("lamp: %s", exc)
@@ -98,6 +98,11 @@ class CheckRun:
             case _:
                 assert_never(effect)
         return True
+
+    def _brightness(self) -> float:
+        """As agreed: `on` is all that the lamp has, `dim` what the installer found enough to be seen from the bed."""
+        assert self.core.pending is not None
+        return 1.0 if self.core.pending.order.lamp == "on" else self.core.config.lamp_brightness
 
     def _record_opened(self, facts: Facts) -> bool:
         assert self.core.pending is not None

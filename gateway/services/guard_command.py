@@ -89,7 +89,7 @@ class Commands:
         agreement = self.core.gate.agreement
         if agreement is None:
             raise RefusedError(RefusalCode.NOT_AGREED, "no agreement yet")
-        if order.prepare_eye and self.core.gate.obstacle is None:
+        if order.prepare_eye and self.core.obstacle is None:
             self.core.spawn(self.eye.prepare(), "prepare eye")
         reply = Challenged(
             gateway=self.core.config.gateway,
@@ -108,6 +108,8 @@ class Commands:
             raise RefusedError(RefusalCode.BUSY)
         if not self.link.up:
             raise RefusedError(RefusalCode.BUSY, "no link")
+        if self.core.hindrance is not None:
+            raise RefusedError(self.core.hindrance)
         if not self.core.mount.parked:
             raise RefusedError(RefusalCode.NOT_PARKED)
         interval = self.core.gate.clock.interval(self.core.now())

@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.check import machine
 from gateway.config import GuardConfig
+from gateway.core.refusal import RefusalCode
 from gateway.decision import Gate, OpenCheck
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_port import MountPort
@@ -64,10 +65,19 @@ class Core:
     pending: Pending | None = None
     hello_due_s: float = 0.0
     """When the centre is told next what holds here; 0 is at once."""
+    hindrance: RefusalCode | None = None
+    """Why nothing may open just now; it goes by itself, other than the gate's obstacle."""
     group: asyncio.TaskGroup | None = None
     on_closed: Callable[[Pending | None, machine.RecordClosed], None] = lambda _pending, _closed: None
     """Told of each check and preview that has ended, after its record."""
     dispatch: Callable[[machine.Event], None] = field(init=False)
+
+    @property
+    def obstacle(self) -> RefusalCode | None:
+        """Why nothing can open, whatever is asked; None when something could."""
+        if self.gate.obstacle is not None or not self.gate.moved:
+            return self.gate.obstacle or self.hindrance
+        return RefusalCode.WITHDRAWN
 
     def later(self, event: machine.Event) -> None:
         """Dispatch after the running step has been applied: the machine is not re-entered in the middle."""

@@ -46,7 +46,7 @@ class Hands:
             async with asyncio.timeout(HAND_LIMIT_S):
                 got, fds = await channel.receive()
                 close_fds(fds)
-                self._on_hand(got)
+                self.obey(got)
                 channel.send(self._local_facts())
         except (ChannelLostError, TimeoutError) as exc:
             LOG.info("hand: %s", exc)
@@ -57,7 +57,8 @@ class Hands:
             self._count -= 1
             channel.close()
 
-    def _on_hand(self, got: frame.ToGuardFromHand) -> None:
+    def obey(self, got: frame.ToGuardFromHand) -> None:
+        """Do what the resident said, by command or by button. What can't be recorded holds, and raises RefusedError."""
         match got:
             case frame.AskState():
                 pass
@@ -88,5 +89,5 @@ class Hands:
             clock=self.core.gate.clock.state(self.core.now()).value,
             agreement=None if agreement is None else agreement.agreement,
             version=None if agreement is None else agreement.version,
-            obstacle=None if self.core.gate.obstacle is None else self.core.gate.obstacle.value,
+            obstacle=None if self.core.obstacle is None else self.core.obstacle.value,
         )

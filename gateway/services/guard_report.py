@@ -73,7 +73,7 @@ class Reports:
             agreement=None if agreement is None else agreement.agreement,
             version=None if agreement is None else agreement.version,
             due=self.due_facts(),
-            obstacle=None if self.core.gate.obstacle is None else self.core.gate.obstacle.value,
+            obstacle=None if self.core.obstacle is None else self.core.obstacle.value,
         )
         self.link.publish(Branch.HEALTH, sign(hello, self.core.device_key))
 

@@ -294,6 +294,8 @@ class Remembered:
     agreement_version: int = 0
     trust_version: int = 0
     tunnel_version: int = 1
+    moved: bool = False
+    """The camera was taken down, and no agreement was signed since."""
     withdrawn_unix_s: float | None = None
     withdrawn_consents: frozenset[str] = frozenset()
     unclosed_verdict: str | None = None
@@ -337,6 +339,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     digest: str | None = None
     agreement_version = trust_version = 0
     tunnel_version = 1
+    moved = False
     withdrawn_unix_s: float | None = None
     withdrawn_consents: frozenset[str] = frozenset()
     paused_until_unix_s: float | None = None
@@ -350,6 +353,9 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         match record.kind:
             case RecordKind.AGREEMENT:
                 digest, agreement_version = record.digest_of, max(agreement_version, record.version or 0)
+                moved = False
+            case RecordKind.TAMPER if record.why == "moved":
+                moved = True
             case RecordKind.TRUST:
                 trust_version = max(trust_version, record.version or 0)
             case RecordKind.SETUP if record.why == "tunnel":
@@ -382,6 +388,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         agreement_version=agreement_version,
         trust_version=trust_version,
         tunnel_version=tunnel_version,
+        moved=moved,
         withdrawn_unix_s=withdrawn_unix_s,
         withdrawn_consents=withdrawn_consents,
         unclosed_verdict=None if unclosed is None else verdicts.get(unclosed.opened.check or ""),

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.config.file import MountConfig
 from gateway.core.error import ConfigError
 from gateway.edge.bench_world import BenchWorld
+from gateway.edge.input_gpiozero import GpiozeroInputs
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_gpiozero import BenchFactory, GpiozeroMount
 from gateway.edge.pin_gpiozero import board_factory
@@ -36,6 +37,13 @@ class MountParts:
             tilt=self.tilt,
             end_stop_pin=config.end_stop_pin,
         )
+
+    def inputs(self) -> GpiozeroInputs | None:
+        """Button and tamper switch; None where neither is fitted. Raises HardwareFaultError."""
+        config = self.config
+        if config.button_pin is None and config.tamper_pin is None:
+            return None
+        return GpiozeroInputs(factory=self.factory, button_pin=config.button_pin, tamper_pin=config.tamper_pin)
 
     def lamp(self) -> GpiozeroLamp:
         """Raises HardwareFaultError when its pins can't be had."""

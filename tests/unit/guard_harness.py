@@ -41,7 +41,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from centre.witness import Cosigner
 from gateway.config import GuardConfig
 from gateway.config.file import MountConfig
-from gateway.core.error import ConfigError, HardwareFaultError, MountFaultError
+from gateway.core.error import ConfigError, HardwareFaultError, MountFaultError, NotParkedError
 from gateway.ipc import frame
 from gateway.ledger import NoteSigner, verify_checkpoint, verify_directory
 from gateway.ledger.disk import Disk
@@ -214,6 +214,8 @@ class Body:
     lamp: bool = False
     mount_mode: str = "good"
     """good, stuck (never arrives), faulty (says so)"""
+    end_stop: bool | None = None
+    """What it says where there is one; False is not up."""
     lamp_broken: bool = False
 
 
@@ -230,8 +232,12 @@ class FakeMount:
         return {"up": 90.0, "between": 50.0, "aim": 10.0}[self._body.place]
 
     @property
+    def measures(self) -> bool:
+        return self._body.end_stop is not None
+
+    @property
     def parked(self) -> bool:
-        return self._body.place == "up"
+        return self._body.place == "up" and self._body.end_stop is not False
 
     async def park(self) -> None:
         await self._go("up")
@@ -254,6 +260,8 @@ class FakeMount:
         if order != self._order or self._body.mount_mode != "good":
             raise MountFaultError("did not arrive")
         self._body.place = place
+        if place == "up" and self._body.end_stop is False:
+            raise NotParkedError("not up")
 
     def park_now(self) -> None:
         if self.dead:
@@ -571,6 +579,9 @@ class World:
         self.disk = FakeDisk()
         self.link: Link | None = None
         self.link_silent = False
+        self.inputs: Any = None
+        """Button and tamper switch, where a test fits them."""
+        self.read_power: Any = None
         self.link_heard_s = 0.0
         self.eyes: list[Eye] = []
         self.eye_mode = "good"
@@ -699,7 +710,15 @@ class World:
         try:
             mount.park_now()
             # The lamp is a fake with the same form.
-            self.guard = service.assemble(self.config, mount, lamp, boot=boot, now=lambda: self.now_s)  # type: ignore[arg-type]
+            self.guard = service.assemble(
+                self.config,
+                mount,
+                lamp,  # type: ignore[arg-type]
+                boot=boot,
+                now=lambda: self.now_s,
+                inputs=self.inputs,
+                read_power=self.read_power,
+            )
         except (ConfigError, HardwareFaultError) as error:
             self.start_error = error
             return False
