@@ -262,7 +262,7 @@ async def count_awaits(order):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", [TornError(), asyncio.CancelledError()], ids=str)
+@pytest.mark.parametrize("error", [TornError(), asyncio.CancelledError()], ids=["raised", "cancelled"])
 @pytest.mark.parametrize("order", ["aim", "park"])
 def test_it_parks_from_every_state_an_exception_at_any_await_can_leave(one_of_each, order, error):
     # Mutation: keep `_arrived` in _begin: after a torn aim it would still count as parked.
@@ -441,8 +441,9 @@ def test_nanoseconds_are_written_and_a_pulse_that_a_killed_process_left_ends_whe
     for name, value in (("period", 20_000_000), ("duty_cycle", 1_500_000), ("enable", 1)):
         (left / name).write_text(str(value))
     factory = SysfsPwmFactory(MockFactory(), frozenset({PAN}), root=root)
-    mount = GpiozeroMount(CALIBRATION, factory=factory, pan_pin=PAN)
+    factory.pin(PAN)
     assert (left / "enable").read_text() == "0"
+    mount = GpiozeroMount(CALIBRATION, factory=factory, pan_pin=PAN)
     mount.park_now(sleep=lambda _: None)
     assert (left / "period").read_text() == "20000000"
     assert (left / "duty_cycle").read_text() == "1500000"  # 90° of 180° between 500 and 2500 µs

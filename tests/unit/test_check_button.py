@@ -1,6 +1,6 @@
 """What a press of the resident's button means.
 
-Mutations, each tried: LONG_S = 40; STUCK_S = 1e9; take one look instead of two in `feel`; STOP for a stuck one.
+Mutations, each tried: LONG_S = 40; STUCK_S = 60; take one look instead of two in `feel`; STOP for a stuck one.
 """
 
 import pytest
