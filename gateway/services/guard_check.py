@@ -17,6 +17,7 @@ from gateway.check import machine
 from gateway.check.machine import Facts, Why
 from gateway.core.error import HardwareFaultError, LedgerUnwritableError, MountFaultError
 from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.decision import OpenCheck
 from gateway.ipc import frame, setup
 from gateway.ipc.channel import ChannelLostError
 from gateway.ledger import RecordKind
@@ -102,7 +103,9 @@ class CheckRun:
     def _brightness(self) -> float:
         """As agreed: `on` is all that the lamp has, `dim` what the installer found enough to be seen from the bed."""
         assert self.core.pending is not None
-        return 1.0 if self.core.pending.order.lamp == "on" else self.core.config.lamp_brightness
+        order = self.core.pending.order
+        shines = isinstance(order, OpenCheck) and order.lamp == "on"
+        return 1.0 if shines else self.core.config.lamp_brightness
 
     def _record_opened(self, facts: Facts) -> bool:
         assert self.core.pending is not None
