@@ -61,8 +61,9 @@ async def run(directory: Path) -> tuple[list[str], list[str]]:
                 ("endpoint", lab.start_endpoint),
                 ("broker", lab.start_broker),
             ):
-                version += 1
+                version += 2
                 try:
+                    await lab.agree(_agreement(lab, version))
                     words = await _one(lab, operator, name, start, version)
                     lines.append(f"holds: {words}")
                 except (LabError, TimeoutError) as exc:
@@ -96,7 +97,7 @@ async def _one(lab: Lab, operator: Onlooker, name: str, start: Callable[[], Awai
     async with asyncio.timeout(BACK_LIMIT_S):
         while True:
             try:
-                await lab.agree(_agreement(lab, version))
+                await lab.agree(_agreement(lab, version + 1))
                 break
             except LabError:
                 await asyncio.sleep(1.0)

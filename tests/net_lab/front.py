@@ -2,7 +2,7 @@
 
 `serve PORT CERT KEY UNIX` in the centre: TLS on the console's public address, and a Unix socket for the lab itself,
 both to the console on the loopback. `dial PORT CA` at the operator: the loopback to the console's TLS, for programs
-that speak HTTP; a browser uses TLS itself.
+that speak HTTP; a browser uses TLS itself. `show HOST PORT CERT KEY` shows one more server on a port of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from tests.net_lab.network import CENTRE_CONSOLE
 
 NAME = "console.example"
+SHOW_PORT = 8443
 
 
 async def join(
@@ -58,6 +59,15 @@ async def serve(port: int, certificate: str, key: str, unix: str) -> None:
     await asyncio.Event().wait()
 
 
+async def show(host: str, port: int, certificate: str, key: str) -> None:
+    """Show one more server to the operator, on a port of its own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    await asyncio.start_server(to(lambda: asyncio.open_connection(host, port)), CENTRE_CONSOLE, SHOW_PORT, ssl=context)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+
 async def dial(port: int, ca: str) -> None:
     context = ssl.create_default_context(cafile=ca)
     far = to(lambda: asyncio.open_connection(CENTRE_CONSOLE, 443, ssl=context, server_hostname=NAME))
@@ -70,5 +80,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", port, certificate, key, unix]:
             asyncio.run(serve(int(port), certificate, key, unix))
+        case ["show", host, port, certificate, key]:
+            asyncio.run(show(host, int(port), certificate, key))
         case ["dial", port, ca]:
             asyncio.run(dial(int(port), ca))

@@ -136,6 +136,10 @@ class Lab:
            stdin=tunnel_config.device_filter([CENTRE_BROKER, CENTRE_RELAY]))  # fmt: skip
         self.processes["home"] = await demo.start_home(self.home, before=within("home"))
 
+    async def open_port(self, port: int) -> None:
+        """Let TCP into the home on this port of the tunnel: for what is measured beside ours."""
+        sh(f"nft insert rule inet tillsyn input tcp dport {port} accept", namespace="home")
+
     async def kill(self, name: str) -> None:
         """SIGKILL one of `processes`, and wait for its end."""
         process = self.processes.pop(name)

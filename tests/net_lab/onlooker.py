@@ -121,7 +121,7 @@ async def onlooker(lab: Lab) -> AsyncIterator[Onlooker]:
             page = await context.new_page()
             await page.add_init_script(SPY)
             await page.goto(lab.console)
-            await page.get_by_test_id("home").click(timeout=15_000)
+            await page.get_by_test_id("home").first.click(timeout=15_000)
             yield Onlooker(page)
         finally:
             await browser.close()
