@@ -17,7 +17,7 @@ import msgspec
 from gateway.protocol.message import TunnelSettings
 from gateway.protocol.tunnel_key import TunnelKey, new_private_key, public_key
 from provisioning.authority.broker_config import MAX_HOMES, is_gateway
-from provisioning.authority.secret_file import write_public, write_secret
+from provisioning.authority.secret_file import read_secret, write_public, write_secret
 
 KEY_FILE: Final = "tunnel.key"
 SETTINGS_FILE: Final = "tunnel.json"
@@ -34,6 +34,18 @@ class Peer:
     address: str
 
 
+def make_key(folder: Path) -> str:
+    """Make a home's private key (`tunnel.key`, mode 0600) unless it is there; the public half, for the centre.
+
+    Asked again after a lost answer it gives the same. Raises ConfigError for a key that others may read, ValueError for
+    a file that holds none.
+    """
+    path = folder / KEY_FILE
+    if not path.exists():
+        write_secret(path, new_private_key() + b"\n")
+    return public_key(read_secret(path))
+
+
 def enrol(
     folder: Path,
     *,
@@ -43,11 +55,11 @@ def enrol(
     endpoint_host: str,
     endpoint_port: int,
 ) -> str:
-    """Make a home's key and settings in `folder`; its public key, for the centre's list of peers.
+    """Make a home's settings in `folder`, and its key unless it is there; the public key, for the centre's peers.
 
     `tunnel.key` is private (mode 0600) and never leaves the device; `tunnel.json` are the first settings, version 1.
-    `centre` are the centre's addresses inside the tunnel. Raises FileExistsError where there is a key already, and
-    ValueError for settings that the device would refuse.
+    `centre` are the centre's addresses inside the tunnel. Where the centre gives addresses by public keys, call
+    `make_key` first. Raises FileExistsError where there are settings already, ValueError for what the device would refuse.
     """
     settings = TunnelSettings(
         version=1,
@@ -60,10 +72,8 @@ def enrol(
     )
     content = msgspec.json.encode(settings)
     msgspec.json.decode(content, type=TunnelSettings)  # what the device would refuse is refused here
-    private = new_private_key()
-    write_secret(folder / KEY_FILE, private + b"\n")
     write_public(folder / SETTINGS_FILE, content + b"\n")
-    return public_key(private)
+    return make_key(folder)
 
 
 def device_filter(fallback: Sequence[str]) -> str:

@@ -46,7 +46,8 @@ def test_an_enrolment_overwrites_no_key_and_writes_nothing_that_the_device_would
         with pytest.raises((ValueError, msgspec.ValidationError)):
             enrol(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
-    enrol(tmp_path)
+    first = tunnel_config.make_key(tmp_path)
+    assert first == tunnel_config.make_key(tmp_path) == enrol(tmp_path)
     with pytest.raises(FileExistsError):
         enrol(tmp_path)
 
