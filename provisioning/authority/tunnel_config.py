@@ -59,7 +59,8 @@ def enrol(
 
     `tunnel.key` is private (mode 0600) and never leaves the device; `tunnel.json` are the first settings, version 1.
     `centre` are the centre's addresses inside the tunnel. Where the centre gives addresses by public keys, call
-    `make_key` first. Raises FileExistsError where there are settings already, ValueError for what the device would refuse.
+    `make_key` first. Raises FileExistsError where there are settings already, ValueError for what the device would
+    refuse.
     """
     settings = TunnelSettings(
         version=1,
