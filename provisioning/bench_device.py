@@ -138,6 +138,7 @@ def _device(device: BenchDevice, bus: str, *, isolate: bool, try_s: float) -> No
             "port": device.wizard_port,
             "bus": bus,
             "try_s": try_s,
+            "linger_s": 4.0,
         },
     )
     device.stub.write(folder / "factory")

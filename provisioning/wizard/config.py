@@ -30,3 +30,5 @@ class SetupConfig(Config, frozen=True):
     access_point: bool = True
     """Raise the device's own network while it has no other."""
     try_s: Annotated[float, Meta(ge=1, le=120)] = 45.0
+    linger_s: Annotated[float, Meta(ge=1, le=60)] = 20.0
+    """How long the last page stays, for the resident's papers to be fetched, after set-up is over for all else."""

@@ -43,8 +43,6 @@ WRONG_DELAY_S: Final = 1.0
 """A wrong code takes this long to be told: five tries are few, and a hasty finger is slowed down."""
 PROTOCOL_FILE: Final = "protocol.jws"
 UP_S: Final = 10.0
-LINGER_S: Final = 20.0
-"""How long the last page stays, for the resident's papers to be fetched, after set-up is over for everybody else."""
 
 
 @dataclass(slots=True)
@@ -59,6 +57,7 @@ class Evening:
     enroller: Enroller
     state_dir: Path
     access_point: bool
+    linger_s: float
     progress: Progress = field(init=False)
     contact: door.Contact = field(init=False)
     window: door.Window = field(default_factory=lambda: door.Window(boottime_s()))
@@ -95,7 +94,8 @@ class Evening:
     def is_waiting(self) -> bool:
         """Something goes on by itself, and the page is to look again."""
         waits = (Step.COMPARE, Step.COMMIT, Step.CHECK, Step.ALARM)
-        return self.joining is not None or self.testing or self.progress.step in waits
+        looks = self.surroundings is None and self.progress.step is Step.NETWORK
+        return looks or self.joining is not None or self.testing or self.progress.step in waits
 
     async def run(self) -> None:
         """What goes on beside the pages, until cancelled."""
@@ -160,8 +160,12 @@ class Evening:
         """Look once before anything else: an access point could not, with the one radio there is."""
         if self.progress.step not in (Step.CONTACT, Step.NETWORK):
             return
-        with contextlib.suppress(NetworkError):
+        try:
+            await self.network.lower_access_point()
             self.surroundings = await self.network.look()
+        except NetworkError as exc:
+            LOG.warning("network: %s", exc)
+            self.surroundings = Surroundings((), has_cable=False)
         await self._raise_own()
 
     async def _raise_own(self) -> None:
@@ -407,7 +411,7 @@ class Evening:
                 break
         with contextlib.suppress(NetworkError):
             await self.network.lower_access_point()
-        self._later(self.over.set, LINGER_S)
+        self._later(self.over.set, self.linger_s)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         assert self._group is not None

@@ -20,6 +20,8 @@ from provisioning.wizard.network_port import TRY_S, Joining, Surroundings, Wifi
 
 NM: Final = "org.freedesktop.NetworkManager"
 PATH: Final = "/org/freedesktop/NetworkManager"
+_OWN: Final = "tillsyn-setup"
+"""The device's own access point."""
 _ETHERNET, _WIFI = 1, 2
 _ACTIVATED, _FAILED, _DISCONNECTED = 100, 120, 30
 _PORTAL = 2
@@ -54,7 +56,6 @@ class NmNetwork:
         self._address = address
         self._try_s = try_s
         self._bus: MessageBus | None = None
-        self._access_point: tuple[str, str] | None = None
 
     async def look(self) -> Surroundings:
         """See NetworkPort.look."""
@@ -118,7 +119,7 @@ class NmNetwork:
         await self.lower_access_point()
         settings = {
             "connection": {
-                "id": Variant("s", "tillsyn-setup"),
+                "id": Variant("s", _OWN),
                 "uuid": Variant("s", str(uuid.uuid4())),
                 "type": Variant("s", "802-11-wireless"),
                 "autoconnect": Variant("b", value=False),
@@ -133,8 +134,7 @@ class NmNetwork:
             "ipv4": {"method": Variant("s", "shared")},
             "ipv6": {"method": Variant("s", "ignore")},
         }
-        connection, active = await self._activate(settings, device, persist="volatile")
-        self._access_point = (connection, active)
+        await self._activate(settings, device, persist="volatile")
         outcome = await self._until_settled(device)
         if outcome is not Joining.JOINED:
             await self.lower_access_point()
@@ -142,10 +142,12 @@ class NmNetwork:
 
     async def lower_access_point(self) -> None:
         """See NetworkPort.lower_access_point."""
-        if self._access_point is not None:
-            connection, active = self._access_point
-            self._access_point = None
-            await self._undo(connection, active)
+        # By its name, because a process that died may have left one behind; nobody could scan beside it.
+        for active in await self._property(PATH, NM, "active_connections"):
+            with contextlib.suppress(DBusError, NetworkError):  # it went in the meantime
+                if await self._property(active, f"{NM}.Connection.Active", "id") == _OWN:
+                    connection = await self._property(active, f"{NM}.Connection.Active", "connection")
+                    await self._undo(connection, active)
 
     async def close(self) -> None:
         if self._bus is not None:

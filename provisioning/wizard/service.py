@@ -63,6 +63,7 @@ class Setup:
             Enroller(stub.gateway, guard, client, state_dir, Path(config.link_dir), Path(config.link_template)),
             state_dir,
             config.access_point,
+            config.linger_s,
         )
         try:
             self._tls = server_tls(factory / "setup-cert.pem", factory / "setup-key.pem")

@@ -1,16 +1,15 @@
-"""The installer's evening in a real Chromium on a phone's screen, against real processes; and without JavaScript.
+"""The installer's evening in a real Chromium on a phone's screen, against real processes.
 
 Real: Mosquitto, the centre, guard, eye, link, fresh, the wizard, Chromium, which takes the label's key only. Played:
 NetworkManager (tests/fakes/nm_on_bus.py), on a real bus. The longer runs are in tests/wizard (`make wizard-run`).
 
 Mutations that turn it red: leave `self.is_open = False` out of `_finish` in guard_setup (set-up is open afterwards);
-`LINGER_S` of an hour (the port stays open); leave the `carrier` out of `EyeSide.start` (no picture for the installer);
+`linger_s` of an hour (the port stays open); leave the `carrier` out of `EyeSide.start` (no picture for the installer);
 write the drawing instead of its hash into the progress (the strokes are found on the disk).
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -98,39 +97,3 @@ async def previews_are_refused(running) -> None:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-@pytest.mark.timeout(120)
-def test_without_javascript_everything_but_the_picture_and_the_drawing_works(tmp_path: Path):
-    async def work() -> None:
-        async with device_bench(tmp_path) as running, installer(running, language="en", has_script=False) as one:
-            await one.enter()
-            await one.at("network")
-            await one.join()
-            while await one.step() != "line":
-                await one.page.reload()
-            await one.press("test")
-            while not await one.page.locator("table").count():
-                await one.page.reload()
-            await one.press("go-on")
-            await one.enrol()
-            await one.at("compare")
-            assert (await one.page.get_by_test_id("short-code").inner_text()) == (await running.enrolment())[
-                "short_code"
-            ]
-            await running.say_same()
-            while "says: the same" not in await one.page.locator("p[role=status]").inner_text():
-                await one.page.get_by_role("link", name="Look again").click()
-            await one.press("compare", same="yes")
-            while await one.step() != "inform":
-                await one.page.reload()
-            await one.inform()
-            await one.at("consent")
-            await one.consent()
-            await one.at("receipt")
-            await one.receipt()
-            await one.at("aim")
-            progress = json.loads((running.device.directory / "setup" / "progress.json").read_text())
-            assert progress["resident"]["how"] == "paper"
-
-    run(work(), 110.0)

@@ -4,7 +4,8 @@ The same suite is meant for the real NetworkManager where a radio can be simulat
 is not built; nothing here shows that the real one does the same.
 
 Mutations that turn tests red: leave `_undo` out of `_try` (what failed stays as a connection); take `_REASONS` away
-(each failure is `failed`); leave `lower_access_point` out of `_raise_own`'s way (see test_wizard_evening).
+(each failure is `failed`); look for no own one in
+`lower_access_point` (a dead process's access point stays).
 """
 
 from __future__ import annotations
@@ -114,6 +115,18 @@ def test_the_own_access_point_comes_and_goes(bus):
         await network.lower_access_point()
         assert air.access_point is None
         assert air.connections == set()
+
+    with_network(bus, air, work)
+
+
+def test_an_access_point_that_a_dead_process_left_is_taken_down(bus):
+    air = Air()
+
+    async def work(network: NmNetwork) -> None:
+        await NmNetwork(bus.address, try_s=2.0).raise_access_point("tillsyn-ab12", "0A830N5F22N2")
+        assert (await network.look()).wifis == ()  # the one radio is busy
+        await network.lower_access_point()
+        assert [one.ssid for one in (await network.look()).wifis] == ["Hemma", "Hotell"]
 
     with_network(bus, air, work)
 

@@ -138,6 +138,21 @@ class _Connection(ServiceInterface):
         self._manager.air.connections.discard(self._path)
 
 
+class _Active(ServiceInterface):
+    def __init__(self, name: str, connection: str) -> None:
+        super().__init__(f"{NM}.Connection.Active")
+        self._name = name
+        self._connection = connection
+
+    @dbus_property(access=PropertyAccess.READ)
+    def Id(self) -> Annotated[str, DBusSignature("s")]:
+        return self._name
+
+    @dbus_property(access=PropertyAccess.READ)
+    def Connection(self) -> O:
+        return self._connection
+
+
 class _Manager(ServiceInterface):
     def __init__(self, bus: MessageBus, air: Air) -> None:
         super().__init__(NM)
@@ -147,6 +162,7 @@ class _Manager(ServiceInterface):
         self.devices: dict[str, _Device] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._portal = False
+        self._active: list[str] = []
 
     def put(self, path: str, kind: int, *more: ServiceInterface) -> None:
         device = _Device(kind)
@@ -157,6 +173,10 @@ class _Manager(ServiceInterface):
     @dbus_method()
     def GetDevices(self) -> Annotated[Any, DBusSignature("ao")]:
         return list(self.devices)
+
+    @dbus_property(access=PropertyAccess.READ)
+    def ActiveConnections(self) -> Annotated[Any, DBusSignature("ao")]:
+        return list(self._active)
 
     @dbus_method()
     def CheckConnectivity(self) -> U:
@@ -169,6 +189,7 @@ class _Manager(ServiceInterface):
                 device.state = (DISCONNECTED, 39)
         self.air.access_point = self.air.joined = None
         self._portal = False
+        self._active = [one for one in self._active if one != active]
 
     @dbus_method()
     def AddAndActivateConnection2(
@@ -186,6 +207,9 @@ class _Manager(ServiceInterface):
         path = f"{PATH}/Settings/{self._number}"
         self._bus.export(path, _Connection(self, path))
         self.air.connections.add(path)
+        active = f"{PATH}/ActiveConnection/{self._number}"
+        self._bus.export(active, _Active(plain["connection"]["id"], path))
+        self._active = [active]  # one at a time on one device
         self.devices[device].state = (PREPARE, 0)
         self.air.access_point = self.air.joined = None
         task = asyncio.get_running_loop().create_task(self._play(plain, device))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from centre.operator import OPEN_STATUSES, Operator
 from gateway.edge.bench_world import BenchWorld
@@ -75,17 +79,15 @@ class RunningDevice:
 
     async def restart_home(self) -> None:
         """As after a power cut: every process of the device is killed, and starts anew."""
-        import os
-        import signal
-
-        for name, pid in self.pids().items():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            assert name
+        pids = self.pids()
         process = self.running.processes["home"]
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            process.kill()  # first, or it would start the others again
+        for pid in pids.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await process.wait()
+        await self.until(lambda: not any(psutil.pid_exists(pid) for pid in pids.values()), 10.0, "all are dead")
         self.running.processes["home"] = await start_home(self.device.home)
 
     # The people at the centre

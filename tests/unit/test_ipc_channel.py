@@ -32,6 +32,9 @@ ANY = (
     frame.Beat
     | frame.CommandArrived
     | frame.TimeArrived
+    | frame.CosignedArrived
+    | frame.Logged
+    | frame.LinkHealth
     | frame.BrokerChanged
     | frame.OutboxWants
     | frame.Publish
@@ -61,6 +64,8 @@ FRAMES: list[frame.Frame] = [
     frame.Beat(),
     frame.CommandArrived(b"\x00\xff" * 8192, b"c" * 64),
     frame.CosignedArrived(b"note"),
+    frame.Logged("warning", "broker-down", 3),
+    frame.LinkHealth(2, 0, 200, "up"),
     frame.TimeArrived(b""),
     frame.BrokerChanged(True),
     frame.OutboxWants(7),

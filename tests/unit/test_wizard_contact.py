@@ -1,5 +1,6 @@
-"""Who is let in. Mutations: count after the code was looked at (test_a_try_is_counted_before_it_is_looked_at, in
-test_wizard_pages); `is_spent` always False (test_a_code_is_spent_with_its_first_use); `WINDOW_S` times ten.
+"""Who is let in. Mutations: `is_spent` always False (test_a_code_is_spent_with_its_first_use); `WINDOW_S` times ten.
+
+That a try is counted before it is looked at is in tests/service/test_wizard_attack.py.
 """
 
 from __future__ import annotations

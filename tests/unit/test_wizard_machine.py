@@ -2,7 +2,7 @@
 
 Mutations that turn safety tests red:
 
-* let `Compared(True)` through from `enrol`: test_the_whole_table_is_as_written, test_nothing_is_committed_uncompared.
+* let `Compared(True)` through from `enrol`: test_the_whole_table_is_as_written.
 * `LineTaken` without `if progress.is_line_good`: test_a_line_that_is_not_good_is_not_taken.
 * `Aimed` not needed for `Ticked`: test_no_step_is_left_before_its_facts_are_there.
 * `ProtocolTaken` in spite of `owed`: test_set_up_does_not_end_while_the_ledger_lacks_a_step.
