@@ -17,12 +17,16 @@ from centre.operator import OPEN_STATUSES, Operator
 from gateway.core.error import TransientError
 from gateway.protocol.message import Verdict
 
+LEASE_S = 12.0
+"""By then a check that nobody renews has ended at the home."""
+
 
 async def one(operator: Operator, gateway: str) -> dict[str, Any]:
     began_s = time.monotonic()
     known = await operator.wait_for_home(gateway, 20.0)
     challenged = await operator.challenge(known)
-    due = next(item for item in challenged.due if item.status in OPEN_STATUSES)
+    # An attempt of 0 is one that runs.
+    due = next(item for item in challenged.due if item.status in OPEN_STATUSES and item.attempt > 0)
     look = await operator.open(known, challenged, due)
     async with asyncio.timeout(20.0):
         await look.first_frame.wait()
@@ -40,6 +44,7 @@ async def main(url: str, token: str, gateway: str) -> None:
                 told = await one(operator, gateway)
             except (TransientError, TimeoutError, StopIteration) as exc:
                 await operator.hang_up()
+                await asyncio.sleep(LEASE_S)
                 told = {"error": f"{type(exc).__name__}: {exc}"}
             print(json.dumps(told), flush=True)
 
