@@ -17,7 +17,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench fuzz wizard-run mutations power-cut net-lab check-soak lock apt apt-test clean
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut net-lab check-soak lock apt apt-test clean
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -91,6 +91,9 @@ mutations: $(STAMP) ## break the guard on purpose, one line at a time; every bre
 
 bench: setup ## ratios, each measured against something beside it in the same run
 	$(BIN)/python -m bench
+
+centre-load: setup apt-test ## the centre under N simulated homes (default 1000; N="250 500 1000 2000"): waits, CPU, memory
+	$(BIN)/python -m bench.centre_load $(if $(filter 50,$(N)),1000,$(N))
 
 lock: $(STAMP) ## renew requirements/dev.lock: every wheel by version and hash, no addresses
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

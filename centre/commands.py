@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,11 +20,15 @@ The centre runs until Ctrl+C. It prints the console's address once it answers. O
 
 The configuration is one TOML file:
   database_path, issuing_key_path     files of the centre; relative to the configuration's folder
+                                      (database_url = "postgresql://..." instead, for several workers)
   [http]       host, port             loopback only; port 0 takes a free one
   [broker]     host, port, server_name, client_id, ca_path, cert_path, key_path
   [[accounts]] who, roles, login_sha256
   [[homes]]    gateway, install_epoch, groups, device_jwk = { kty, crv, x, y }; ledger_vkey (the home's log is
                witnessed only with it)
+  [login]      link ("enrol" or "always"), oidc = { issuer, client_id, client_secret_path }
+  [handover]   units = [{ unit, email, webhook_url, webhook_key_path }], fallback, smtp = { host, port, sender, ... }
+  metrics_port                        for Prometheus, on 127.0.0.1
   [ice]        policy ("all" or "relay"), servers = [{ urls, username, credential }]
   witness_key_path, witness_name      Ed25519 key (PEM) and name by which checkpoints are cosigned; may be left out
 
@@ -54,6 +59,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, required=True, metavar="PATH", help="the centre's TOML file")
+    parser.add_argument(
+        "--backup", type=Path, metavar="FILE", help="copy the running centre's SQLite database to FILE, and end"
+    )
     parser.set_defaults(run=run)
     witness = subparsers.add_parser(
         "witness",
@@ -68,6 +76,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run the centre until SIGINT or SIGTERM; returns the exit status."""
+    if args.backup is not None:
+        return _back_up(args.config, args.backup)
 
     async def serve() -> None:
         from centre import config, service
@@ -75,6 +85,34 @@ def run(args: argparse.Namespace) -> int:
         await service.run(config.load(args.config), ready=lambda url: print(f"Console: {url}", flush=True))
 
     return _until_stopped("centre", serve)
+
+
+def _back_up(config_path: Path, target: Path) -> int:
+    """A consistent copy while the centre goes on writing. Source: SQLite, "Online Backup API"."""
+    from centre import config
+
+    try:
+        place = config.load(config_path).database_path
+        if place is None:
+            raise ConfigError("this centre is on PostgreSQL: use pg_dump (docs/operations.md)")
+        if not place.exists():
+            raise ConfigError(f"{place}: there is no database yet")
+        if target.exists():
+            raise ConfigError(f"{target} is there already")
+        with (
+            contextlib.closing(sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro", uri=True)) as source,
+            contextlib.closing(sqlite3.connect(target)) as copy,
+        ):
+            target.chmod(0o600)
+            source.backup(copy)
+    except ConfigError as exc:
+        print(f"tillsyn centre: {exc}", file=sys.stderr)
+        return EXIT_CONFIG
+    except (OSError, sqlite3.Error) as exc:
+        print(f"tillsyn centre: the backup failed: {exc}", file=sys.stderr)
+        return 1
+    print(f"Backup: {target}", flush=True)
+    return 0
 
 
 def run_witness(args: argparse.Namespace) -> int:

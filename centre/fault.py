@@ -45,18 +45,19 @@ _OBSTACLES: Final = frozenset(
 _log = logging.getLogger(__name__)
 
 
-def faults_of(
-    known: Mapping[str, Any], *, is_disabled: bool, offline_since_unix_s: float | None, now_unix_s: float
-) -> frozenset[str]:
-    """The codes that hold for one home now; `known` is its row of the register."""
+def faults_of(known: Mapping[str, Any], *, is_disabled: bool, awake_unix_s: float, now_unix_s: float) -> frozenset[str]:
+    """The codes that hold for one home now; `known` is its row of the register.
+
+    What was said before this worker listened (`awake_unix_s`) it can't have heard: silence counts from then on.
+    """
     found: set[str] = set()
     if is_disabled:
         found.add("home-disabled")
-    heard = known["heard_unix_s"]
+    heard, offline = known["heard_unix_s"], known["offline_unix_s"]
+    is_quiet = now_unix_s - max(heard or 0.0, awake_unix_s) > SILENT_S
     if heard is None:
-        return frozenset(found | {"never-heard"})
-    was_cut = offline_since_unix_s is not None and now_unix_s - offline_since_unix_s > OFFLINE_S
-    if was_cut or now_unix_s - heard > SILENT_S:
+        return frozenset(found | {"never-heard"}) if is_quiet else frozenset(found)
+    if is_quiet or (offline is not None and now_unix_s - max(offline, awake_unix_s) > OFFLINE_S):
         found.add("home-silent")
     if known["obstacle"] in _OBSTACLES:
         found.add(known["obstacle"])
@@ -67,7 +68,9 @@ def faults_of(
     return frozenset(found)
 
 
-def look(state: CentreState, *, now_unix_s: float) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def look(
+    state: CentreState, *, now_unix_s: float, awake_unix_s: float = 0.0
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Find and enter faults; returns the new (gateway, code) and the hand-overs (id, gateway) that came of them.
     Blocking.
 
@@ -80,7 +83,7 @@ def look(state: CentreState, *, now_unix_s: float) -> tuple[list[tuple[str, str]
         gateway: faults_of(
             known[gateway],
             is_disabled=gateway in disabled,
-            offline_since_unix_s=known[gateway]["offline_unix_s"],
+            awake_unix_s=awake_unix_s,
             now_unix_s=now_unix_s,
         )
         for gateway in list(homes)
@@ -122,13 +125,14 @@ def _open_now(due: Iterable[Mapping[str, Any]], now_unix_s: float) -> Iterable[M
 
 async def keep_looking(state: CentreState) -> None:
     """Every 30 s until cancelled. Raises SQLAlchemyError when the store can't write: end the process then."""
+    awake_unix_s = state.clock()
     while True:
-        await look_once(state)
+        await look_once(state, awake_unix_s=awake_unix_s)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def look_once(state: CentreState) -> None:
-    new, begun = await asyncio.to_thread(look, state, now_unix_s=state.clock())
+async def look_once(state: CentreState, *, awake_unix_s: float = 0.0) -> None:
+    new, begun = await asyncio.to_thread(look, state, now_unix_s=state.clock(), awake_unix_s=awake_unix_s)
     for gateway, code in new:
         level = logging.WARNING if URGENCY[code] == "now" else logging.INFO
         _log.log(level, "%s: fault: %s", gateway, code)

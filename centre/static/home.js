@@ -118,6 +118,7 @@ export function showCover() {
     words = t("Covered: this picture is older than 2 seconds. Wait for the next one, or choose Unsure.");
   }
   byId("cover").hidden = words === "";
+  byId("watermark").hidden = words !== "";
   setText(byId("cover-text"), words);
 }
 

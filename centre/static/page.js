@@ -22,8 +22,8 @@ const SIGNS = ["operator", "planner", "steward", "installer", "release"];
 const VIEWS = {
   queue: {show: showQueue, roles: ["operator", "planner", "steward", "installer", "auditor"]},
   handovers: {show: showHandovers, roles: ["home-care", "operator"]},
-  homes: {enter: showHomes, roles: ["operator", "planner", "steward", "installer", "auditor"]},
-  plan: {enter: showPlan, roles: ["planner", "steward"]},
+  homes: {enter: showHomes, again: true, roles: ["operator", "planner", "steward", "installer", "auditor"]},
+  plan: {enter: showPlan, again: true, roles: ["planner", "steward"]},
   audit: {enter: showAudit, roles: ["auditor"]},
   account: {enter: showAccount, roles: null},
 };
@@ -118,6 +118,7 @@ function tick() {
   if (nowMs() - lookedMs > LOOK_EVERY_S * 1000) {
     lookedMs = nowMs();
     void desk.refresh();
+    if (desk.gateway === null && VIEWS[desk.view].again) void VIEWS[desk.view].enter();
   }
   show();
 }

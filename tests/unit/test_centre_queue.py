@@ -139,6 +139,7 @@ def test_silence_is_told_within_five_minutes_of_when_it_could_be_known(tmp_path:
             break
     assert told_s is not None
     assert told_s <= 300
+    assert fault.look(state, now_unix_s=now_s + 9000, awake_unix_s=now_s + 8990)[0] == [], "nobody listened before"
     state.store.set_online("gw-a", online=True)
     fault.look(state, now_unix_s=NOW_UNIX_S + 120)
     assert [row["code"] for row in state.store.faults() if row["gateway"] == "gw-a"] == []
