@@ -305,7 +305,7 @@ def test_a_backup_taken_under_load_is_a_centre_that_agrees_with_every_home(tmp_p
             copy.rename(tmp_path / "centre.sqlite")
             # One more check is due at one home: the restored centre has to tell it from those that are done.
             again = place.homes["gw-sim-00"]
-            again.attempts.clear()
+            again.agreement = an_agreement(again.gateway, start=datetime.now(UTC).strftime("%H:%M"))
             async with worker(place, config) as (_process, url):
                 await running.hello()
                 person = Person("op-a", place.tokens["op-a"], [url], place.homes)
