@@ -247,7 +247,7 @@ def test_a_planner_writes_signs_and_sends_an_agreement_that_the_home_confirms(tm
             await page.get_by_test_id("plan-show").click()
             following: Any = page.get_by_test_id("plan-next")
             await expect(following).to_contain_text("pausad")
-            await expect(following).to_contain_text("natten då klockan ställs fram")
+            await expect(following).to_contain_text("natten då klockan ställs")
             await night.look(page, "plan-2-form-sv")
             await page.get_by_test_id("plan-send").click()
             await expect(page.get_by_test_id("message")).to_contain_text(
