@@ -1,7 +1,8 @@
 """The device's packet filter, loaded in a namespace: what leaves, what does not, and that nothing comes in.
 
 Mutations that turn these red, each tried: the output's policy accept; `@centre` left out of the TLS rule; the
-endpoint's address not asked; the input's policy accept; TCP let in from the tunnel.
+endpoint's address not asked; TCP let in from the tunnel. The input's policy alone is not seen from outside: the
+output's lets no answer out either.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 fake on a private bus: what reaches it is checked, what it would make of it is not.
 
 Mutations that turn these red, each tried: `setconf` → `addconf` (an older session counts as an answer); the peer's
-addresses /0 instead of /32; a keep-alive of 25 s; `persist` left out; the interface not removed.
+addresses /0 instead of /32; a keep-alive of 25 s; `persist` on the disk.
 """
 
 from __future__ import annotations
