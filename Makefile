@@ -4,6 +4,7 @@ PYTHON ?= python3
 CAMERA ?= room
 FUZZ_S ?= 60
 N ?= 50
+RECORDS ?= 10000
 ONLY ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut net-lab check-soak lock apt apt-test clean
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut net-lab check-soak lock apt apt-test clean outbox-soak
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -85,6 +86,9 @@ net-lab: setup apt-test ## a check through each network in namespaces, a table (
 
 check-soak: setup apt-test ## N checks in a row through the tunnel, and what they leave behind (root; slow)
 	$(BIN)/python -m tests.net_lab.soak --checks $(N)
+
+outbox-soak: setup ## RECORDS records (default 10000) without a broker, processes killed in between; then once and in order
+	$(BIN)/python tests/soak/outbox.py --records $(RECORDS)
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations

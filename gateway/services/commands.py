@@ -68,6 +68,12 @@ def register(commands: Any) -> None:
     )
     verify.add_argument("path", type=Path, metavar="PATH", help="the ledger's directory")
     verify.add_argument("--key", metavar="VKEY", help="the device's public ledger key, got by another way")
+    verify.add_argument(
+        "--witnessed",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint of this ledger that somebody else kept (the centre gives it); the ledger must extend it",
+    )
     verify.add_argument("--json", action="store_true", help="print one JSON object")
     verify.set_defaults(run=_verify)
     _register_more(actions)
@@ -186,7 +192,12 @@ def _verify(options: argparse.Namespace) -> int:
     from gateway.ledger import LedgerRefusedError, verify_directory
 
     try:
-        report = verify_directory(options.path, options.key)
+        witnessed = None if options.witnessed is None else options.witnessed.read_bytes()
+    except OSError as exc:
+        print(f"{options.witnessed}: {exc.strerror}", file=sys.stderr)
+        return 1
+    try:
+        report = verify_directory(options.path, options.key, witnessed=witnessed)
     except LedgerRefusedError as exc:
         if options.json:
             print(json.dumps({"verified": False, "code": exc.code.value, "message": exc.message}))
