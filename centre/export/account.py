@@ -21,6 +21,7 @@ from gateway.core.error import IntegrityError
 from gateway.core.interval_clock import MAX_RADIUS_S
 from gateway.core.refusal import RefusedError
 from gateway.ledger import (
+    LIFTED,
     Finding,
     LedgerRefusedError,
     Record,
@@ -173,7 +174,8 @@ class Account:
     @property
     def withdrawn(self) -> bool:
         """Did the resident stop, with no fresh consent since?"""
-        kinds = [e.kind for e in self.events if e.kind in (RecordKind.WITHDRAWN, RecordKind.CONSENT)]
+        words = [e for e in self.events if e.kind in (RecordKind.WITHDRAWN, RecordKind.CONSENT)]
+        kinds = [e.kind for e in words if e.why != LIFTED]
         return bool(kinds) and kinds[-1] is RecordKind.WITHDRAWN
 
     @property

@@ -14,7 +14,7 @@ from gateway.ledger.disk import Disk
 from gateway.ledger.ledger import AppendedRecord, Ledger
 from gateway.ledger.note import NoteError, NoteSigner, VerifierKey, parse_note, verify_note
 from gateway.ledger.read import RecordFeed, StoredRecord, UnclosedCheck, read_records, unclosed_check
-from gateway.ledger.record import Record, RecordKind, StoredLine, parse_line
+from gateway.ledger.record import LIFTED, RESTATED, Record, RecordKind, StoredLine, parse_line
 from gateway.ledger.refused import Finding, LedgerRefusedError
 from gateway.ledger.tree import (
     EMPTY_ROOT,
@@ -28,6 +28,8 @@ from gateway.ledger.verify import VerifyReport, verify_directory
 
 __all__ = [
     "EMPTY_ROOT",
+    "LIFTED",
+    "RESTATED",
     "AppendedRecord",
     "Checkpoint",
     "CompactTree",

@@ -19,7 +19,7 @@ import secrets
 import zlib
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -75,6 +75,12 @@ class RecordKind(StrEnum):
     SETUP = "setup"
     RETURNED = "returned"
     HEARTBEAT = "heartbeat"
+
+
+RESTATED: Final = "restated"
+"""`why` of a record that says again what an older one said, before retention takes the older one's payload."""
+LIFTED: Final = "lifted"
+"""The same of a withdrawal that a fresh consent has lifted since: the old consent stays dead, nothing is withdrawn."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

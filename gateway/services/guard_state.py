@@ -26,6 +26,7 @@ from gateway.core.error import ConfigError, IntegrityError, LedgerUnwritableErro
 from gateway.core.interval_clock import IntervalClock
 from gateway.core.refusal import RefusedError
 from gateway.ledger import (
+    LIFTED,
     Checkpoint,
     Ledger,
     NoteSigner,
@@ -40,7 +41,7 @@ from gateway.protocol.envelope import TrustStore, make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey
 from gateway.services.cosigned import Cosigned
 from gateway.services.occasion_book import OccasionBook
-from gateway.services.standing import LIFTED, Standing
+from gateway.services.standing import Standing
 
 BUILD_UNIX_S: Final = 1_793_491_200.0
 """Start of the clock's floor when the ledger says nothing later: 2026-11-01T00:00:00Z, before this version was made."""

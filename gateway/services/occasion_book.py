@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from gateway.agreement.missed import Quiet
-from gateway.ledger import Record, RecordKind
-from gateway.services.standing import LIFTED
+from gateway.ledger import LIFTED, Record, RecordKind
 
 
 @dataclass(slots=True)

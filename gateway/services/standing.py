@@ -11,11 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from gateway.ledger import Record, RecordKind
-
-RESTATED = "restated"
-LIFTED = "lifted"
-"""A withdrawal that a fresh consent has lifted since: the old consent stays dead, and nothing is withdrawn by it."""
+from gateway.ledger import LIFTED, RESTATED, Record, RecordKind
 
 
 @dataclass(slots=True)
