@@ -5,6 +5,7 @@ CAMERA ?= room
 FUZZ_S ?= 60
 N ?= 50
 RECORDS ?= 10000
+SECONDS ?= 600
 ONLY ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut net-lab check-soak lock apt apt-test clean outbox-soak
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut marker-scan net-lab check-soak lock apt apt-test clean outbox-soak
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -89,6 +90,9 @@ check-soak: setup apt-test ## N checks in a row through the tunnel, and what the
 
 outbox-soak: setup ## RECORDS records (default 10000) without a broker, processes killed in between; then once and in order
 	$(BIN)/python tests/soak/outbox.py --records $(RECORDS)
+
+marker-scan: setup ## stream marker frames for SECONDS (default 600) and look for them in all that was written (root)
+	$(BIN)/python tests/marker_scan --seconds $(SECONDS)
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations

@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import clip, envelope, first_frame, ledger, streaming
+from bench import clip, envelope, first_frame, ledger, streaming, view
 from bench.result import Result, table
 
-TOPICS = ("first-frame", "streaming", "envelope", "ledger")
+TOPICS = ("first-frame", "streaming", "envelope", "ledger", "view")
 
 
 def main() -> int:
@@ -56,6 +56,9 @@ def _numbers(topics: Sequence[str], *, quick: bool) -> list[Result]:
     if "ledger" in topics:
         _say("ledger")
         results += ledger.measure(rounds=20 if quick else 400)
+    if "view" in topics:
+        _say("view")
+        results += view.measure_view(rounds=3 if quick else 15, seconds=0.05 if quick else 0.3)
     return results
 
 

@@ -27,6 +27,7 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from gateway.core.error import TransientError, UntrustedInputError
+from gateway.core.refusal import RefusedError
 from gateway.protocol import sdp
 from gateway.protocol.envelope import sign, split, verify
 from gateway.protocol.key import SigningKey, VerifyingKey, b64url_encode
@@ -43,6 +44,7 @@ from gateway.protocol.message import (
     Verdict,
     VerdictGiven,
 )
+from gateway.protocol.picture import ViewSignal, ViewWord, decode
 
 M = TypeVar("M", bound=Message)
 OPEN_STATUSES = frozenset({"due", "recheck"})
@@ -71,6 +73,10 @@ class Look:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     counter: int = 0
     size_px: tuple[int, int] = (0, 0)
+    newest: Any = None
+    """The newest decoded picture, an av.VideoFrame; in memory only, as in a browser."""
+    signals: list[ViewSignal] = field(default_factory=list)
+    """What the home said of its picture, oldest first."""
 
     @property
     def first_frame_ms(self) -> float | None:
@@ -174,6 +180,8 @@ class Operator:
         look = Look(opened.check, opened.max_s, opened.lease_every_s, fingerprint, asked_s)
         assert self._pc is not None
         self._pc.on("track", lambda track: self._spawn(self._count(track, look)))
+        assert self._channel is not None
+        self._channel.on("message", lambda text: _hear(text, look))
         await self._pc.setRemoteDescription(RTCSessionDescription(opened.answer, "answer"))
         self._spawn(self._renew(home, look))
         return look
@@ -227,6 +235,7 @@ class Operator:
                     look.size_px = (frame.width, frame.height)
                     look.first_frame.set()
                 look.frames += 1
+                look.newest = frame
         except MediaStreamError:
             look.ended.set()
 
@@ -272,6 +281,14 @@ class Operator:
             except (ValueError, KeyError) as exc:
                 raise OperatorError(f"{response.status_code}: {response.text[:200]}") from exc
         return response.json()
+
+
+def _hear(untrusted: str | bytes, look: Look) -> None:
+    # A still's JPEG is binary, and what is no word is dropped, as the page does.
+    with contextlib.suppress(RefusedError):
+        word = decode(untrusted.encode()) if isinstance(untrusted, str) else None
+        if isinstance(word, ViewWord):
+            look.signals.append(word.signal)
 
 
 def new_jti() -> str:

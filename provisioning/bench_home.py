@@ -331,6 +331,8 @@ def _write_home(home: BenchHome, folder: Path, witness: str, *, camera: str, iso
             "eye_socket": str(run_dir / "eye.sock"),
             "demand_isolation": isolate,
             "world": world,
+            # A bench runs where its user works, swap or not.
+            "may_swap": True,
         },
     )
     _write_toml(

@@ -135,6 +135,8 @@ class EyeConfig(Config, frozen=True):
     fps: Annotated[int, Meta(ge=1, le=30)] = 15
     bit_rate_bps: Annotated[int, Meta(ge=50_000, le=8_000_000)] = 1_500_000
     world: AbsolutePath | None = None
+    may_swap: bool = False
+    """Start also where this process's memory could be swapped to a disk; to try things out only."""
 
 
 class FallbackConfig(Config, frozen=True):

@@ -104,6 +104,39 @@ def harden() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def demand_no_swap(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
+    """Raises ConfigError where this process's memory could be written to a disk as swap.
+
+    Without swap, with swap in compressed memory only (zram), or in a control group that may not swap, it can't.
+    mlockall would need a privilege, or an unlimited RLIMIT_MEMLOCK, that nothing else here needs. Source: proc(5),
+    cgroup-v2 `memory.swap.max`, MemorySwapMax= in systemd.resource-control(5).
+    """
+    try:
+        lines = (proc / "swaps").read_text().splitlines()[1:]
+    except FileNotFoundError:
+        # A kernel without swap; or ProcSubset=pid hides it, as in the eye's unit, which has MemorySwapMax=0 itself.
+        return
+    disks = [line.split()[0] for line in lines if line.strip() and not line.startswith("/dev/zram")]
+    if not disks or _may_not_swap(proc, cgroups):
+        return
+    raise ConfigError(
+        f"swap on {', '.join(disks)}: a picture could be written there. Switch it off (swapoff -a), start this service "
+        "with MemorySwapMax=0, or set may_swap = true to try things out."
+    )
+
+
+def _may_not_swap(proc: Path, cgroups: Path) -> bool:
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+        own = next(line.removeprefix("0::/") for line in lines if line.startswith("0::/"))
+        # A limit above us holds for us too.
+        groups = [cgroups / own, *(cgroups / own).parents]
+        limits = [group / "memory.swap.max" for group in groups if group.is_relative_to(cgroups)]
+        return any(limit.is_file() and limit.read_text().strip() == "0" for limit in limits)
+    except (OSError, StopIteration):
+        return False
+
+
 def die_with_parent() -> None:
     """SIGTERM when the parent dies; for the stand-in supervisor, whose children must not outlive it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 15, 0, 0, 0)

@@ -23,7 +23,14 @@ from gateway.edge.camera_open import make_camera
 from gateway.edge.camera_port import CameraPort, CameraSettings
 from gateway.edge.log_systemd import start_logging
 from gateway.edge.media_aiortc import Peer
-from gateway.edge.service_systemd import demand_isolation, feed_watchdog, harden, listening_socket, run_until_signal
+from gateway.edge.service_systemd import (
+    demand_isolation,
+    demand_no_swap,
+    feed_watchdog,
+    harden,
+    listening_socket,
+    run_until_signal,
+)
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError
 from gateway.protocol.picture import ViewWord, encode
@@ -226,6 +233,8 @@ async def serve(config: EyeConfig) -> None:
 def main(config: EyeConfig) -> None:
     """Run for one check. Raises ConfigError before anything is touched when this process can see a network."""
     harden()
+    if not config.may_swap:
+        demand_no_swap()
     if config.demand_isolation:
         demand_isolation()
     run_until_signal(serve(config))
