@@ -158,12 +158,13 @@ class Eye:
                 self._view(peer)
 
     def _view(self, peer: Peer) -> None:
-        """What is to be said of the picture goes to the operator at once, and to the guard with the next beat."""
+        """What is to be said of the picture goes to the operator and to the guard at once: a verdict may follow."""
         assert self._viewing is not None
         signal = self._viewing.take(self.camera.luma())
         if signal is None:
             return
         peer.say(encode(ViewWord(signal)))
+        self._beat()
         if self._viewing.learnt is not None:
             self._say(frame.AimLearnt(self._viewing.learnt))
             self._viewing.learnt = None
@@ -189,8 +190,11 @@ class Eye:
                 raise _EndError
             for each in self.digest.drain()[0]:
                 self.channel.send(frame.Logged(each.level, each.event, each.count))
-            frames = 0 if self._picture is None else self._picture.frames
-            self.channel.send(frame.EyeBeat(frames, None if self._viewing is None else self._viewing.signal))
+            self._beat()
+
+    def _beat(self) -> None:
+        frames = 0 if self._picture is None else self._picture.frames
+        self.channel.send(frame.EyeBeat(frames, None if self._viewing is None else self._viewing.signal))
 
     def _from_operator(self, untrusted: bytes) -> None:
         if self._messages_left <= 0:
