@@ -1,7 +1,6 @@
 """No picture reaches anything that the gateway's processes can write to. The long version: `make marker-scan`.
 
-Mutations that turn this red, each tried: `take` of services/showing.py appends `unit.data` to a file below /tmp; the
-same into an unlinked file that stays open; `_show` of edge/camera_port.py writes its luma plane to /dev/shm.
+That the scan finds what is there is shown in the same run: it plants needles, and all must be found.
 """
 
 from __future__ import annotations

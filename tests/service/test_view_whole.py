@@ -1,8 +1,4 @@
-"""View signals and the softened picture through the whole gateway: real processes, an operator who decodes.
-
-Mutations that turn these red, each tried: `say(encode(ViewWord` left out (eye.py); the signal left out of EyeBeat
-(eye.py); `softened=start.softened` → `softened=False` (eye.py).
-"""
+"""View signals and the softened picture through the whole gateway: real processes, an operator who decodes."""
 
 from __future__ import annotations
 

@@ -49,6 +49,8 @@ def test_a_signal_comes_once_a_second_and_the_same_picture_twice_is_no_new_one()
     assert [signal.t_us for signal in signals] == [1_000_000, 2_000_000, 3_000_000]
     assert {signal.view for signal in signals} == {View.CLEAR}
     assert viewing.signal == signals[-1]
+    once = Viewing(None)
+    assert [made for sample in samples(drawn(View.CLEAR, 4).planes) if (made := once.take(sample))] == signals
 
 
 def test_a_camera_that_gives_a_picture_every_two_seconds_is_judged_when_there_are_two():
@@ -94,6 +96,8 @@ def test_signals_are_signed_come_once_a_second_and_the_last_stands_in_the_record
     world.eyes[-1].signal = A_SIGNAL
     for _ in range(10):
         world.lease()
+        # The eye beats also when it has something new to say.
+        world.eyes[-1].say(frame.EyeBeat(world.eyes[-1].frames, A_SIGNAL))
         world.advance(0.5)
     seen = [signal for signal in world.signals if signal.view is not None]
     assert seen[-1] == Signal(GATEWAY, world.check, seen[-1].frames, A_SIGNAL)
