@@ -50,7 +50,8 @@ def test_a_signal_comes_once_a_second_and_the_same_picture_twice_is_no_new_one()
     assert {signal.view for signal in signals} == {View.CLEAR}
     assert viewing.signal == signals[-1]
     once = Viewing(None)
-    assert [made for sample in samples(drawn(View.CLEAR, 4).planes) if (made := once.take(sample))] == signals
+    alone = [once.take(sample) for sample in samples(drawn(View.CLEAR, 4).planes)]
+    assert [signal for signal in alone if signal is not None] == signals
 
 
 def test_a_camera_that_gives_a_picture_every_two_seconds_is_judged_when_there_are_two():
