@@ -78,6 +78,8 @@ class Endpoint:
     query: tuple[Query, ...] = ()
     errors: tuple[int, ...] = ()
     media_type: str = "application/json"
+    is_limited: bool = True
+    """False: never told to wait. Taking on what must not wait costs nobody else anything."""
     is_of_home: bool = True
     """A {gateway} in its path is a home of this centre; False: it may be one that is being enrolled."""
     reads_records: bool = False
@@ -138,7 +140,7 @@ def _known(state: CentreState, gateway: str | None) -> str | None:
 async def _admit(
     state: CentreState, session: Session, request: Request, endpoint: Endpoint, limit: RateLimit
 ) -> Response:
-    if endpoint.method != "GET":
+    if endpoint.method != "GET" and endpoint.is_limited:
         key = f"{endpoint.name} {session.session_sha256 or session.account.who}"
         if not limit.allows(key, now_s=asyncio.get_running_loop().time()):
             return error(429, "rate-limited", "Too many requests from this login. Wait a second, then try again.")

@@ -185,7 +185,7 @@ def test_a_night_of_six_homes_two_operators_and_home_care(tmp_path: Path) -> Non
             await expect(handed).to_contain_text("sågs inte", timeout=20_000)
             await handed.get_by_test_id("acknowledge").click()
             await handed.get_by_test_id("arrive").click()
-            await expect(handed).to_contain_text("är på plats")
+            await expect(handed).to_contain_text("är på plats sedan")
             await night.look(care, "night-8-arrived-sv")
             await handed.get_by_role("combobox").select_option("visited")
             await handed.get_by_test_id("handover-done").click()
