@@ -6,6 +6,7 @@ FUZZ_S ?= 60
 N ?= 50
 RECORDS ?= 10000
 SECONDS ?= 600
+CAMERA_CACHE ?= $(or $(XDG_CACHE_HOME),/var/tmp)/tillsyn-camera-contract
 ONLY ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut marker-scan net-lab check-soak lock apt apt-test clean outbox-soak
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -93,6 +94,12 @@ outbox-soak: setup ## RECORDS records (default 10000) without a broker, processe
 
 marker-scan: setup ## stream marker frames for SECONDS (default 600) and look for them in all that was written (root)
 	$(BIN)/python tests/marker_scan --seconds $(SECONDS)
+
+camera-contract: $(STAMP) ## the camera's adapter against the real picamera2 and libcamera in a Debian trixie (root; first time slow)
+	@command -v mmdebstrap >/dev/null || $(APT) mmdebstrap; } >&2
+	tests/camera_contract/setup.sh "$(CAMERA_CACHE)" >&2
+	$(SUDO) unshare --mount --pid --fork sh -c 'mount -t proc proc "$$0/proc" && exec chroot "$$0" env \
+		PYTHONPATH=/opt/tree:/opt/wheels PYTHONDONTWRITEBYTECODE=1 python3 /opt/tree/contract.py' "$(CAMERA_CACHE)/trixie"
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations

@@ -16,6 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -214,6 +215,9 @@ class ThreadedCamera(ABC):
     first_unit_timeout_s: ClassVar[float] = UNIT_TIMEOUT_S
     """How long the first unit may take: hardware settles its exposure first."""
 
+    device_nodes: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the paths that are closed when the sensor is off; a closed camera that holds one is a fault."""
+
     def __init__(self, settings: CameraSettings, world: BenchWorld | None = None) -> None:
         self.settings = settings
         self.world = world
@@ -350,6 +354,9 @@ class ThreadedCamera(ABC):
         thread.join(CLOSE_TIMEOUT_S)
         self._thread = None
         self._luma = None
+        if held := held_nodes(self.device_nodes):
+            # The library says that it is closed. The kernel closes it for certain, with the process.
+            raise CameraFaultError(f"the closed camera still holds {', '.join(held)}")
 
     @abstractmethod
     def _capture(self) -> None:
@@ -462,6 +469,24 @@ class Pacer:
         if self._poke.wait(max(0.0, self._start_s + offset_s - now_s)):
             self._poke.clear()
         return self._stop.is_set()
+
+
+def held_nodes(beginnings: tuple[str, ...], process: Path = Path("/proc/self")) -> tuple[str, ...]:
+    """The files whose paths begin so and that `process` has open, sorted. Source: proc(5), /proc/pid/fd.
+
+    Raises CameraFaultError where that can't be told.
+    """
+    if not beginnings:
+        return ()
+    held = set()
+    try:
+        links = list((process / "fd").iterdir())
+    except OSError as error:
+        raise CameraFaultError(f"nobody can tell whether the camera is closed: {error}") from error
+    for link in links:
+        with contextlib.suppress(OSError):
+            held.add(str(link.readlink()))
+    return tuple(sorted(path for path in held if path.startswith(beginnings)))
 
 
 def half_px(size_px: tuple[int, int]) -> tuple[int, int]:

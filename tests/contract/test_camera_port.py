@@ -535,3 +535,37 @@ def test_the_small_size_comes_with_a_key_unit_and_the_whole_one_comes_back(camer
     changes = [index for index, (a, b) in enumerate(itertools.pairwise(sizes), 1) if a != b]
     assert len(changes) == (0 if passed else 2)
     assert all(units[index].key for index in changes)
+
+
+class LeakyCamera(ThreadedCamera):
+    """A library that says it is closed and keeps its device open."""
+
+    def _capture(self):
+        self._opened(640, 360, 15)
+        self._stop.wait(10)
+
+
+def test_a_closed_camera_that_still_holds_its_device_is_a_fault(tmp_path):
+    # Mutation: drop the question after the thread's end in close().
+    node = tmp_path / "video0"
+    node.touch()
+
+    async def session(held):
+        camera = LeakyCamera(SETTINGS)
+        camera.device_nodes = (str(tmp_path / "video"),)
+        await camera.open()
+        with node.open():
+            if held:
+                with pytest.raises(CameraFaultError, match="video0"):
+                    await camera.close()
+        if not held:
+            await camera.close()
+
+    asyncio.run(session(True))
+    asyncio.run(session(False))
+
+
+def test_where_nobody_can_tell_what_is_held_it_is_a_fault(tmp_path):
+    assert camera_port.held_nodes(()) == ()
+    with pytest.raises(CameraFaultError):
+        camera_port.held_nodes(("/dev/video",), tmp_path)
