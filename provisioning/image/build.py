@@ -36,6 +36,8 @@ SITE: Final = "usr/lib/tillsyn/site"
 NAMESPACE: Final = uuid.UUID("6f0d5a52-7d1c-5c39-9f14-4d6d5ad2a5a1")
 """Every fixed id of the image is derived from this and a name."""
 VERITY_BLOCK_BYTES: Final = 4096
+BASE_EPOCH_UNIX_S: Final = 1_764_000_000
+"""SOURCE_DATE_EPOCH of what only the locks decide: not the commit's, so that it can be kept from commit to commit."""
 BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 PROGRAMS: Final = ("mmdebstrap", "mkfs.erofs", "veritysetup", "mkfs.vfat", "mcopy", "sfdisk", "depmod", "systemctl")
 LEFT_OUT: Final = (
@@ -143,12 +145,13 @@ def build(setting: Setting) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     os.umask(0o022)
-    os.environ.update(SOURCE_DATE_EPOCH=str(setting.epoch_unix_s), TZ="UTC", LC_ALL="C.UTF-8")
+    os.environ.update(SOURCE_DATE_EPOCH=str(BASE_EPOCH_UNIX_S), TZ="UTC", LC_ALL="C.UTF-8")
     os.environ["PATH"] = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
     root = work / "root"
     with _told("the locked packages and wheels"):
         _stage(setting, packages, work, root)
+    os.environ["SOURCE_DATE_EPOCH"] = str(setting.epoch_unix_s)
     with _told("kernel and its modules"):
         release = _kernel(setting, packages, work, root)
     with _told("our own package, units, users, settings"):
@@ -206,7 +209,7 @@ def _stage(setting: Setting, packages: Sequence[LockedPackage], work: Path, root
     installed = [p for p in packages if not _is_kernel(p)]
     made_of = "".join(f"{p.sha256}\n" for p in installed) + _wheels_lock(setting).read_text()
     made_of += (RECIPE / "drop.txt").read_text() + repr(LEFT_OUT) + SITE_LEFT_OUT.pattern
-    kept = setting.cache / f"stage-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}-{setting.epoch_unix_s}.tar"
+    kept = setting.cache / f"stage-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.tar"
     root.mkdir()
     if not kept.exists():
         with _told("base system, installed under emulation"):
@@ -242,7 +245,7 @@ def _installed(root: Path) -> dict[str, str]:
 def _base(setting: Setting, installed: Sequence[LockedPackage], work: Path) -> Path:
     """The locked packages, installed by their maintainer scripts. Kept in the cache as a tar, by the lock's digest."""
     digest = hashlib.sha256("".join(f"{p.sha256}\n" for p in installed).encode()).hexdigest()[:16]
-    kept = setting.cache / f"base-{digest}-{setting.epoch_unix_s}.tar"
+    kept = setting.cache / f"base-{digest}.tar"
     if kept.exists():
         return kept
     if setting.profile.architecture != "amd64" and not (BINFMT / "qemu-aarch64").exists():
@@ -501,6 +504,9 @@ def _compile(root: Path, place: str) -> None:
 def _root_image(setting: Setting, root: Path, work: Path) -> tuple[Path, dict[str, Any]]:
     """One file: the file system, then its hash tree. Returns it and what the kernel must be told to trust it."""
     image = work / "root.img"
+    # -T is only an upper bound: what was unpacked before the commit's time would keep its own.
+    for path in [root, *root.rglob("*")]:
+        os.utime(path, (setting.epoch_unix_s, setting.epoch_unix_s), follow_symlinks=False)
     fixed = [f"-T{setting.epoch_unix_s}", f"-U{fixed_id(setting.board, 'root')}", "--all-root", "-x-1"]
     _run(["mkfs.erofs", "-zlz4hc,12", *fixed, str(image), str(root)])
     size = image.stat().st_size

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,8 @@ def test_every_wheel_has_a_hash_and_our_dependencies_are_all_there():
     text = WHEELS.read_text()
     wheels = dict(sbom.wheels_of(text))
     assert all("--hash=sha256:" in part for part in re.split(r"\n(?=\S)", text.strip()))
-    assert {"aiortc", "aioice", "av", "cryptography", "gpiozero", "msgspec", "numpy", "paho-mqtt"} <= set(wheels)
+    asked = tomllib.loads((RECIPE.parent / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.match(r"[A-Za-z0-9-]+", each)[0] for each in asked} <= set(wheels)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,14 @@ def test_a_board_whose_archive_is_out_of_reach_stops_with_what_is_missing(board)
     assert facts.archive.pins
     with pytest.raises(RecipeError, match=r"out of reach.*ever built"):
         profile.require_buildable(board, facts)
+
+
+@pytest.mark.parametrize("board", ["rpi4", "rpi5", "zero2w"])
+def test_a_boards_drop_ins_open_no_more_than_its_pins_and_its_buffers(board):
+    allowed = set()
+    for drop in (RECIPE / "board" / board).rglob("*.conf"):
+        allowed |= set(re.findall(r"^DeviceAllow=(.+)$", drop.read_text(), re.MULTILINE))
+    assert allowed == {"char-gpiochip rw", "char-dma_heap rw"}
 
 
 def test_qemu_can_be_built_and_says_what_it_does_not_show():
