@@ -172,9 +172,9 @@ def test_what_the_camera_sees_follows_the_mount(world):
         # Faster than the profile: only the ends matter here.
         await asyncio.to_thread(mount.park_now, sleep=lambda _: None)
         assert np.abs(await seen() - ceiling).mean() < 5
-        mount._servo.angle = calibration.aim_deg
+        mount._axes[0].servo.angle = calibration.aim_deg
         bed = await seen()
-        mount._servo.detach()
+        mount._axes[0].servo.detach()
         assert np.abs(await seen() - bed).mean() < 5
         mount.close()
         await camera.close()

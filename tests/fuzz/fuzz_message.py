@@ -50,6 +50,14 @@ _FROM_DEVICE: dict[str, dict[str, Any]] = {
         "gateway": "gw-a", "line": "night-1", "occasion": "2026-11-23T23:30", "why": "missed-check", "attempts": 0,
         "ended_unix_s": NOW_UNIX_S - 60.0, "ledger_size": 9,
     },
+    "health": {
+        "gateway": "gw-a", "boot": "b-1", "uptime_s": 300.0, "sw": "0.1.0", "clock": _CLOCK, "ledger_size": 9,
+        "temperature_c": 48.5, "throttled": ["under-voltage"], "outbox_items": 2,
+    },
+    "log": {
+        "gateway": "gw-a", "boot": "b-1",
+        "lines": [{"service": "guard", "level": "warning", "event": "link-lost", "count": 2}],
+    },
     "setup.protocol": {
         "gateway": "gw-a", "install_epoch": 1, "ledger_size": 9, "time_lo": NOW_UNIX_S, "time_hi": NOW_UNIX_S + 2.0,
         "lines": [{"name": "camera", "how": "measured", "is_good": True, "value": "15 fps"}],
