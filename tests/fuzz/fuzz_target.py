@@ -403,8 +403,9 @@ def _loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def _descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+def _descriptors() -> set[str]:
+    """By number, not their count: what a collected object of somebody else's closes meanwhile is not a change."""
+    return {each.name for each in Path("/proc/self/fd").iterdir()}
 
 
 def _ipc(data: bytes, doors: Doors) -> None:
@@ -435,7 +436,7 @@ def _ipc(data: bytes, doors: Doors) -> None:
         channel.ChannelLostError,
         given=sent,
     )
-    demand(_descriptors() == before, "a descriptor was left open")
+    demand(_descriptors() <= before, "a descriptor was left open")
     if answer.accepted:
         written = msgspec.msgpack.encode(answer.result)
         again = msgspec.msgpack.encode(msgspec.msgpack.decode(written, type=union))

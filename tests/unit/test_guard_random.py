@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from gateway.ipc import frame
 from gateway.protocol.message import Accepted, AgreementPut, Challenged, Role, Verdict
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EXAMPLES = int(os.environ.get("GUARD_EXAMPLES", "60"))
 SHRINK = os.environ.get("GUARD_SHRINK", "1") == "1"

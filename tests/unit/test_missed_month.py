@@ -64,7 +64,7 @@ from gateway.protocol.message import (
 )
 from gateway.services.guard_state import outcome_of as device_outcome
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SEED: Final = 20261025
 ZONE: Final = ZoneInfo("Europe/Stockholm")
