@@ -106,6 +106,22 @@ class OneWayConnection(Connection):
                 }
         super().__init__(ice_controlling=False, **options)
 
+    def send_all(self, datagrams: list[bytes]) -> None:
+        """Send by the pair in use; before there is one they are lost, as on any network. Never waits.
+
+        aioice's own `send` is two coroutines a datagram, which do no more than this.
+        """
+        pair = self._nominated.get(1)
+        if pair is None:
+            return
+        send, address = pair.protocol.transport.sendto, pair.remote_addr
+        for datagram in datagrams:
+            send(datagram, address)
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send what the eye sealed. Raises ValueError for anything else."""
+        self.send_all(media.apart(frame))
+
     async def gather_candidates(self) -> None:
         self._local_candidates_start = True
         self._local_candidates += await self.get_component_candidates(component=1, addresses=self._addresses)
@@ -132,10 +148,12 @@ async def carry(sock: socket.socket, way: Way) -> None:
     try:
         while True:
             match media.from_eye(await path.receive()):
-                case bytes() as datagram:
+                case list() as datagrams:
                     if connection is not None:
-                        with contextlib.suppress(ConnectionError):
-                            await connection.send(datagram)
+                        connection.send_all(datagrams)
+                        if inward is not None:
+                            # Both words are said: from here on without a task's waking for what comes.
+                            await path.forward(connection.send_frame)
                 case media.Gather(ufrag, password) if connection is None:
                     connection = OneWayConnection(way, local_username=ufrag, local_password=password)
                     await connection.gather_candidates()

@@ -116,6 +116,11 @@ class SealedConnection:
         # A full socket means that the link is slow: the datagram is lost, as on any network.
         self._send(media.sealed(datagram))
 
+    def send_all(self, datagrams: list[bytes]) -> None:
+        """Datagrams that leave together. Raises ConnectionError at the media socket's end."""
+        for begin in range(0, len(datagrams), media.MAX_TOGETHER):
+            self._send(media.together(datagrams[begin : begin + media.MAX_TOGETHER]))
+
     async def get_event(self) -> ConnectionClosed:
         # aiortc's monitor asks again until it is told this; anything else makes it spin.
         await self._closed.wait()

@@ -4,7 +4,8 @@ aiortc's own sends each picture as a burst, answers every report of loss whateve
 estimate where the picture is encoded already, and makes each packet by a dozen objects. Here packets are made by hand,
 wait in one queue, and leave by a token bucket; lost ones go first, within their share; what waits too long is skipped
 up to the next key picture; and reports drive `gateway.rate`. abs-send-time is written when a packet leaves, because the
-receiver's estimate is made of it.
+receiver's estimate is made of it. What leaves at one time is sealed and handed over together, without a task: a wake-up
+costs more than a packet.
 
 Source: RFC 3550 (RTP, RTCP), RFC 4588 (RTX), RFC 4585 (NACK, PLI), RFC 8285 (header extensions),
 draft-alvestrand-rmcat-remb-03.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiortc import RTCRtpSender
+from aiortc.rtcdtlstransport import State as DtlsState
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -50,8 +52,8 @@ HISTORY_PACKETS: Final = 1024
 """Packets kept for retransmission: at 128, 10 % loss and 200 ms gave gaps of 2 s, at 1024 0.4 s (measured)."""
 FIRST_BURST_BYTES: Final = 48 * 1024
 """The first picture leaves at once: it is what somebody waits for, and fills a slow line's queue only once."""
-BURST_S: Final = 0.01
-LEAST_NAP_S: Final = 0.004
+LEAST_BURST_BYTES: Final = 2400
+NAP_S: Final = 0.012
 """Packets that become due within this time leave together: each waking costs more than a packet."""
 SKIP_ABOVE_S: Final = 0.5
 RESUME_BELOW_S: Final = 0.15
@@ -61,6 +63,7 @@ TICK_S: Final = 0.25
 REPORT_EVERY_TICKS: Final = 3
 _NTP_EPOCH_S: Final = 2_208_988_800
 _ABS_SEND_TIME: Final = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+_HEAD: Final = struct.Struct("!BBHLL")
 _MID: Final = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 
@@ -104,7 +107,9 @@ class PacedSender(RTCRtpSender):
         self._request_key_frame = request_key_frame
         self._on_control = on_control
         self._control = Control.start(limits)
-        self._bucket = Bucket(self._control.pace_bps, 2400, now_s=now_s, start_bytes=FIRST_BURST_BYTES)
+        self._bucket = Bucket(
+            self._control.pace_bps, LEAST_BURST_BYTES, now_s=now_s, start_bytes=FIRST_BURST_BYTES, burst_s=NAP_S
+        )
         self._resends = Resends(self._control.target_bps, now_s=now_s)
         self._waiting: deque[_Sent] = deque()
         self._again: deque[_Sent] = deque()
@@ -116,12 +121,12 @@ class PacedSender(RTCRtpSender):
         self._first_pts_us: int | None = None
         self._await_key = True
         self._key_asked_s = -KEY_EVERY_S
-        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._reports_sent: dict[int, float] = {}
         self._payload_type = self._rtx_payload_type = 0
         self._cname = ""
-        self._extension = self._extension_after = b""
+        self._extension = self._extension_after = self._stamped = b""
         self._begun = False
 
     @property
@@ -170,7 +175,7 @@ class PacedSender(RTCRtpSender):
             self._waiting.append(_Sent(self._sequence, timestamp, number == len(made) - 1, payload))
             self._waiting_bytes += len(payload)
             self._sequence = (self._sequence + 1) & 0xFFFF
-        self._wake.set()
+        self._flush()
         return True
 
     def tell(self, event: Event) -> None:
@@ -192,10 +197,7 @@ class PacedSender(RTCRtpSender):
         self._set_extensions({one.uri: one.id for one in parameters.headerExtensions}, parameters.muxId)
         self.transport._register_rtp_sender(self, parameters)  # noqa: SLF001  aiortc's own seam between the two
         # aiortc has no group of ours to run them in; `stop` ends them, and the peer always calls it.
-        self._tasks = [
-            asyncio.create_task(self._send_waiting(), name="rtp"),
-            asyncio.create_task(self._keep_time(), name="rtcp"),
-        ]
+        self._tasks = [asyncio.create_task(self._keep_time(), name="rtcp")]
 
     async def stop(self) -> None:
         """Irreversible."""
@@ -204,6 +206,9 @@ class PacedSender(RTCRtpSender):
         tasks, self._tasks = self._tasks, []
         if not tasks:
             return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self.transport._unregister_rtp_sender(self)  # noqa: SLF001
         for task in tasks:
             task.cancel()
@@ -251,7 +256,7 @@ class PacedSender(RTCRtpSender):
                 sent.sent_s = now_s
                 self._again.append(sent)
         if self._again:
-            self._wake.set()
+            self._flush()
 
     def _ask_key_frame(self) -> None:
         now_s = boottime_s()
@@ -274,21 +279,44 @@ class PacedSender(RTCRtpSender):
 
     # What is sent
 
-    async def _send_waiting(self) -> None:
-        send_rtp = self.transport._send_rtp  # noqa: SLF001
-        with contextlib.suppress(ConnectionError):
-            while True:
-                if not self._waiting and not self._again:
-                    self._wake.clear()
-                    await self._wake.wait()
-                wait_s = self._bucket.wait_s(boottime_s())
-                if wait_s > 0.0:
-                    await asyncio.sleep(max(wait_s, LEAST_NAP_S))
-                    continue
-                await send_rtp(self._next_packet())
-
-    def _next_packet(self) -> bytes:
+    def _flush(self) -> None:
+        """Send what may leave now; a timer does the rest. Once the path is gone nothing leaves, and nobody is told."""
+        if self._timer is not None or not self._tasks:
+            return
         now_s = boottime_s()
+        packets: list[bytes] = []
+        # 24 bits, 6 of them seconds: 2^18 steps in a second. Of any clock, as long as it is one.
+        moment = (int(time.monotonic() * 262_144) & 0xFFFFFF).to_bytes(3, "big")
+        self._stamped = self._extension + moment + self._extension_after if self._extension else b""
+        wait_s = 0.0
+        while self._waiting or self._again:
+            wait_s = self._bucket.wait_s(now_s)
+            if wait_s > 0.0:
+                break
+            packets.append(self._next_packet(now_s))
+        if packets and not self._seal(packets):
+            return
+        if wait_s > 0.0:
+            self._timer = asyncio.get_running_loop().call_later(max(wait_s, NAP_S), self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._timer = None
+        self._flush()
+
+    def _seal(self, packets: list[bytes]) -> bool:
+        """SRTP for all of them, and out, as RTCDtlsTransport._send_rtp does it for one. False: the path is gone."""
+        dtls = self.transport
+        if dtls._state is not DtlsState.CONNECTED:  # noqa: SLF001
+            return False
+        protect = dtls._tx_srtp.protect  # noqa: SLF001
+        try:
+            connection: Any = dtls.transport._connection  # noqa: SLF001  the peer's stand-in for aioice's
+            connection.send_all([protect(packet) for packet in packets])
+        except ConnectionError:
+            return False
+        return True
+
+    def _next_packet(self, now_s: float) -> bytes:
         if self._again:
             sent = self._again.popleft()
             data = self._again_packet(sent)
@@ -313,19 +341,9 @@ class PacedSender(RTCRtpSender):
         return self._packet(self._rtx_payload_type, self._rtx_sequence, sent, self._rtx_ssrc, body)
 
     def _packet(self, payload_type: int, sequence: int, sent: _Sent, ssrc: int, body: bytes) -> bytes:
-        head = struct.pack(
-            "!BBHLL",
-            0x90 if self._extension else 0x80,
-            sent.marker << 7 | payload_type,
-            sequence,
-            sent.timestamp,
-            ssrc,
-        )
-        if not self._extension:
-            return head + body
-        # 24 bits, 6 of them seconds: 2^18 steps in a second. Of any clock, as long as it is one.
-        moment = int(time.monotonic() * 262_144) & 0xFFFFFF
-        return head + self._extension + moment.to_bytes(3, "big") + self._extension_after + body
+        first = 0x90 if self._stamped else 0x80
+        head = _HEAD.pack(first, sent.marker << 7 | payload_type, sequence, sent.timestamp, ssrc)
+        return b"".join((head, self._stamped, body))
 
     def _set_extensions(self, ids: dict[str, int], mid: str) -> None:
         time_id, mid_id = ids.get(_ABS_SEND_TIME, 0), ids.get(_MID, 0)

@@ -19,10 +19,23 @@ LEAST_RESEND_GAP_S: Final = 0.02
 class Bucket:
     """A token bucket that may be overdrawn by one packet. Times in s, of one clock that doesn't go back."""
 
-    def __init__(self, rate_bps: float, burst_bytes: float, *, now_s: float, start_bytes: float | None = None) -> None:
-        """`start_bytes`: what may leave at once at the very beginning, where it is more than `burst_bytes`."""
+    def __init__(
+        self,
+        rate_bps: float,
+        burst_bytes: float,
+        *,
+        now_s: float,
+        start_bytes: float | None = None,
+        burst_s: float = 0.0,
+    ) -> None:
+        """`start_bytes`: what may leave at once at the very beginning, where it is more than `burst_bytes`.
+
+        `burst_s`: the burst is at least what the rate makes in this time, for who looks no more often than that.
+        """
         self._rate_bps = rate_bps
-        self._burst_bytes = burst_bytes
+        self._least_burst_bytes = burst_bytes
+        self._burst_s = burst_s
+        self._burst_bytes = max(burst_bytes, rate_bps * burst_s / 8.0)
         self._level_bytes = burst_bytes if start_bytes is None else start_bytes
         self._at_s = now_s
 
@@ -33,6 +46,7 @@ class Bucket:
     def set_rate(self, rate_bps: float, *, now_s: float) -> None:
         self._fill(now_s)
         self._rate_bps = rate_bps
+        self._burst_bytes = max(self._least_burst_bytes, rate_bps * self._burst_s / 8.0)
 
     def wait_s(self, now_s: float) -> float:
         """How long until the next packet may leave; 0 when it may leave now."""

@@ -1,12 +1,16 @@
 """From what the receiver reports to what the camera is asked for. One pure function; time is passed in.
 
 Theory of operation. Two estimates, and the smaller one counts. The receiver's own (REMB) follows delay and is blind to
-loss; ours follows loss and round trip, halves when nobody reports for 2 s, and serves alone where no REMB comes. The
-target moves between the least that is still a moving picture and the most that was agreed with the camera.
+loss; ours follows loss and round trip, halves when nobody reports, and serves alone where no REMB comes. While nothing
+is lost ours is pulled towards the receiver's: it has nothing to say then. The target moves between the least that is
+still a moving picture and the most that was agreed with the camera.
 
 A low REMB alone proves nothing: a still bedroom makes few bytes, and the receiver's word is bound to what it gets. So
 video is given up only when the estimate is below `LEAST_VIDEO_BPS` *and* something shows strain: loss, a round trip
-that grew, silence, or our own queue. Then a still a second goes over the data channel, which needs about 80 kbit/s.
+that grew, silence, or our own queue. Then a still a second goes over the data channel, which needs about 80 kbit/s. The
+first words of a receiver are guesses made of one burst, the first picture: they slow us, and never end the video.
+
+Who gives no REMB reports by RFC 3550's rule, every 2 to 6 s (GStreamer): its silence means nothing for longer.
 
 Way back. Where no video is sent nothing estimates the line, so stills do: one that was seen soon shows room. Then a
 trial of 3 s sends video beside the stills; unstrained, it stays. Trials that fail come ever more seldom.
@@ -30,6 +34,13 @@ SMALL_BELOW_BPS: Final = 600_000
 LARGE_AFTER_S: Final = 2.0
 SMALL_AFTER_S: Final = 1.0
 SILENT_S: Final = 2.0
+SILENT_WITHOUT_REMB_S: Final = 8.0
+"""RFC 3550 §6.3.1: 5 s, times 0.5 to 1.5, over 1.22; the longest pause of a healthy receiver is 6.2 s."""
+ESTIMATES_ARE_TRUE_FROM: Final = 3
+"""So many words of the receiver before one of them may end the video. Browsers give about one a second."""
+CLEAN_FOR_S: Final = 2.0
+PULL_PER_S: Final = 0.5
+"""Of what lies between our estimate and the receiver's, while nothing is lost."""
 POOR_FOR_S: Final = 1.5
 LOSS_HIGH: Final = 0.10
 LOSS_LOW: Final = 0.02
@@ -114,6 +125,8 @@ class Control:
     encoder_bps: int = int(START_BPS * ENCODER_SHARE)
     loss_bps: float = START_BPS
     remb_bps: float | None = None
+    estimates: int = 0
+    clean_since_s: float | None = None
     lost: float = 0.0
     round_trip_s: float | None = None
     shortest_s: float | None = None
@@ -145,6 +158,16 @@ class Control:
         return self.loss_bps if self.remb_bps is None else min(self.loss_bps, self.remb_bps)
 
     @property
+    def believed_bps(self) -> float:
+        """The estimate, as far as it may end the video."""
+        return self.estimate_bps if self.estimates >= ESTIMATES_ARE_TRUE_FROM else self.loss_bps
+
+    @property
+    def silent_s(self) -> float:
+        """How long nobody may report before that means something."""
+        return SILENT_S if self.estimates else SILENT_WITHOUT_REMB_S
+
+    @property
     def target_bps(self) -> float:
         """What video may take of it, resends included."""
         if self.mode is not Mode.VIDEO:
@@ -169,7 +192,7 @@ class Control:
             self.lost >= LOSS_HIGH
             or _swollen(self.round_trip_s, self.shortest_s)
             or self.queue_s >= QUEUE_STRAIN_S
-            or (self.heard_s is not None and now_s - self.heard_s >= SILENT_S)
+            or (self.heard_s is not None and now_s - self.heard_s >= self.silent_s)
         )
 
 
@@ -179,7 +202,8 @@ def step(control: Control, event: Event, *, now_s: float) -> Control:
         case Begun():
             return replace(control, heard_s=now_s, reported_s=now_s, halved_s=now_s, changed_s=now_s)
         case Estimated(bps):
-            return replace(control, remb_bps=float(max(LEAST_BPS, bps)), heard_s=now_s)
+            known = replace(control, remb_bps=float(max(LEAST_BPS, bps)), heard_s=now_s)
+            return replace(known, estimates=min(ESTIMATES_ARE_TRUE_FROM, control.estimates + 1))
         case Reported():
             return _report(control, event, now_s)
         case StillSeen(size_bytes, took_s):
@@ -200,17 +224,27 @@ def _report(control: Control, report: Reported, now_s: float) -> Control:
         # Another path, as from Wi-Fi to mobile, may be longer for good: the shortest follows slowly.
         slowly_s = trip_s if shortest_s is None else shortest_s + 0.02 * since_s * (trip_s - shortest_s)
         shortest_s = min(trip_s, slowly_s)
+    swollen = _swollen(trip_s, shortest_s)
     if report.lost > LOSS_HIGH:
-        factor = 1.0 - 0.5 * report.lost
-    elif _swollen(trip_s, shortest_s):
-        factor = 0.85
+        loss_bps = control.loss_bps * (1.0 - 0.5 * report.lost)
+    elif swollen:
+        loss_bps = control.loss_bps * 0.85
     elif report.lost < LOSS_LOW:
-        factor = GROWTH_PER_S**since_s
+        loss_bps = control.loss_bps * GROWTH_PER_S**since_s
     else:
-        factor = 1.0
+        loss_bps = control.loss_bps
+    clean_since_s = control.clean_since_s
+    if report.lost > 0.0 or swollen:
+        clean_since_s = None
+    elif clean_since_s is None:
+        clean_since_s = now_s
+    if clean_since_s is not None and now_s - clean_since_s >= CLEAN_FOR_S and control.remb_bps is not None:
+        pulled_bps = control.loss_bps + min(1.0, PULL_PER_S * since_s) * (control.remb_bps - control.loss_bps)
+        loss_bps = max(loss_bps, pulled_bps)
     return replace(
         control,
-        loss_bps=_clamp(control.loss_bps * factor, control.limits),
+        loss_bps=_clamp(loss_bps, control.limits),
+        clean_since_s=clean_since_s,
         lost=report.lost,
         round_trip_s=trip_s,
         shortest_s=shortest_s,
@@ -220,7 +254,7 @@ def _report(control: Control, report: Reported, now_s: float) -> Control:
 
 
 def _silence(control: Control, now_s: float) -> Control:
-    if control.heard_s is None or now_s - max(control.heard_s, control.halved_s) < SILENT_S:
+    if control.heard_s is None or now_s - max(control.heard_s, control.halved_s) < control.silent_s:
         return control
     # Halve what is sent, not what it might have been: an estimate far above it would take long to come down.
     return replace(control, loss_bps=_clamp(control.estimate_bps / 2.0, control.limits), halved_s=now_s)
@@ -230,7 +264,7 @@ def _mode(control: Control, now_s: float) -> Control:
     strained = control.strained(now_s)
     match control.mode:
         case Mode.VIDEO:
-            if not (strained and control.estimate_bps < LEAST_VIDEO_BPS):
+            if not (strained and control.believed_bps < LEAST_VIDEO_BPS):
                 return replace(control, poor_since_s=None)
             if control.poor_since_s is None:
                 return replace(control, poor_since_s=now_s)
@@ -247,6 +281,7 @@ def _mode(control: Control, now_s: float) -> Control:
                 trial_s=now_s,
                 loss_bps=float(TRIAL_BPS),
                 remb_bps=None,
+                clean_since_s=None,
                 lost=0.0,
                 round_trip_s=None,
                 heard_s=now_s,

@@ -459,6 +459,9 @@ def _media(data: bytes, doors: Doors) -> None:
         answer = doors.knock(door.__name__, lambda _, door=door: door(data), ValueError)
         if isinstance(answer.result, bytes):
             demand(media.sealed(answer.result) == data, "a sealed datagram was changed")
+        elif isinstance(answer.result, list):
+            again = media.sealed(answer.result[0]) if data[0] == media.SEALED else media.together(answer.result)
+            demand(again == data, "sealed datagrams were changed")
         elif answer.result is not None:
             demand(door(media.control(answer.result)) == answer.result, "a word that was read is another when written")
 
@@ -482,7 +485,11 @@ def _media_seeds() -> list[bytes]:
         b"\x01" + bytes(9000),
         b"\x01" + _DEEP,
     ]
-    return [media.control(word) for word in words] + [media.sealed(b"\x16\xfe\xfd" + bytes(200)), *odd]
+    return [media.control(word) for word in words] + [
+        media.sealed(b"\x16\xfe\xfd" + bytes(200)),
+        media.together([b"\x80a", b"\x80b" * 700]),
+        *odd,
+    ]
 
 
 def _behind_first_byte(

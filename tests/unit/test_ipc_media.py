@@ -1,7 +1,8 @@
 """The words on the media socket: a sealed datagram or a word, and ValueError for all else.
 
 Mutations of gateway/ipc/media.py that turn these red, each tried: RecursionError not caught; MAX_CONTROL_BYTES not
-asked; the kind byte not looked at; one decoder for both directions.
+asked; the kind byte not looked at; one decoder for both directions; of datagrams that came together: the last one's
+length not asked, an empty one let through, MAX_DATAGRAM_BYTES or MAX_TOGETHER not asked.
 """
 
 from __future__ import annotations
@@ -21,8 +22,35 @@ DEEP = b"\x01\x82\xa1x" + b"\x91" * 8000 + b"\xa4type\xa5Ready"
 
 @given(st.binary(max_size=1500))
 def test_a_sealed_datagram_passes_unread_both_ways(datagram):
-    assert media.from_eye(media.sealed(datagram)) == datagram
+    assert media.from_eye(media.sealed(datagram)) == [datagram]
     assert media.from_link(media.sealed(datagram)) == datagram
+
+
+@given(st.lists(st.binary(min_size=1, max_size=media.MAX_DATAGRAM_BYTES), min_size=1, max_size=media.MAX_TOGETHER))
+def test_datagrams_that_leave_together_come_apart_as_they_were(datagrams):
+    frame = media.together(datagrams)
+    assert len(frame) <= media.MAX_FRAME_BYTES
+    assert media.from_eye(frame) == datagrams
+    with pytest.raises(ValueError):
+        media.from_link(frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x02",
+        b"\x02\x00",
+        b"\x02\x00\x00",
+        b"\x02\x00\x02a",
+        b"\x02\x00\x01ab",
+        b"\x02\x00\x01a\x00\x00\x00\x01b",
+        b"\x02\x05\xdd" + bytes(1501),
+        b"\x02" + b"\x00\x01a" * 21,
+    ],
+)
+def test_what_is_not_whole_datagrams_is_refused(frame):
+    with pytest.raises(ValueError):
+        media.from_eye(frame)
 
 
 @pytest.mark.parametrize("word", FROM_EYE, ids=lambda word: type(word).__name__)
@@ -51,7 +79,7 @@ def test_no_bytes_do_more_than_be_refused(untrusted):
             got = read(untrusted)
         except ValueError:
             continue
-        assert isinstance(got, bytes | media.Word)
+        assert isinstance(got, bytes | list | media.Word)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +97,7 @@ def test_a_word_out_of_bounds_is_refused(word):
         media.from_eye(media.control(word))
 
 
-@pytest.mark.parametrize("kind", [2, 0x81, 255])
+@pytest.mark.parametrize("kind", [2, 3, 0x81, 255])
 def test_a_word_under_another_kind_byte_is_refused(kind):
     with pytest.raises(ValueError):
         media.from_eye(bytes([kind]) + media.control(FROM_EYE[0])[1:])

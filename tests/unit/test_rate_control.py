@@ -4,8 +4,9 @@ Two kinds of test: tables of one step, and whole minutes on a line that is simul
 and random loss, and a receiver that estimates as browsers do, roughly). What real browsers do is in tests/stress.
 
 Mutations that turn these red, each tried: loss not asked in `_report`; GROWTH_PER_S = 1.0; no `_silence`; `strained`
-always true, or always false, in `_mode`; `quick_stills` not asked; trials_every_s not doubled; the two size limits
-equal and no time asked; encoder rises asked at each tick.
+always true, or always false, in `_mode`; `believed_bps` the estimate from the first word on; `silent_s` always
+SILENT_S; no pull, or one that a loss does not end; `quick_stills` not asked; trials_every_s not doubled; the two size
+limits equal and no time asked; encoder rises asked at each tick.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from hypothesis import strategies as st
 
 from gateway.rate import Begun, Control, Estimated, Limits, Mode, Reported, StillSeen, Tick, step
 from gateway.rate.control import (
+    CLEAN_FOR_S,
     ENCODER_SHARE,
+    ESTIMATES_ARE_TRUE_FROM,
     LEAST_BPS,
     LEAST_VIDEO_BPS,
+    SILENT_WITHOUT_REMB_S,
     START_BPS,
     TRIALS_EVERY_S,
     TRIALS_SELDOM_S,
@@ -72,7 +76,7 @@ def test_the_smaller_of_the_two_estimates_counts():
 
 
 def test_two_seconds_of_silence_halve_it_each_time():
-    control = begun()
+    control = step(begun(), Estimated(9_000_000), now_s=100.0)
     seen = []
     for tick in range(29):
         control = step(control, Tick(), now_s=100.0 + tick / 4)
@@ -82,6 +86,41 @@ def test_two_seconds_of_silence_halve_it_each_time():
     assert seen[16] == START_BPS / 4
     assert control.mode is Mode.STILLS
     assert control.loss_bps >= LEAST_BPS
+
+
+def test_who_never_gives_an_estimate_may_be_silent_as_long_as_rfc_3550_lets_it():
+    control = begun()
+    ticks = [(100.0 + tick / 4, Tick()) for tick in range(int(4 * SILENT_WITHOUT_REMB_S))]
+    assert after(control, *ticks).loss_bps == START_BPS
+    assert after(control, *ticks, (100.0 + SILENT_WITHOUT_REMB_S, Tick())).loss_bps == START_BPS / 2
+
+
+def test_a_clean_line_pulls_ours_to_the_receivers_and_one_loss_ends_that():
+    control = after(begun(), (101.0, Estimated(1_500_000)))
+    seen = []
+    for second in range(1, 5):
+        control = after(control, (100.0 + second, Reported(0.0, 0.04)))
+        seen.append(control.loss_bps)
+    assert seen[1] == pytest.approx(START_BPS * 1.2**2), "grown by the rule until it was clean for long enough"
+    assert CLEAN_FOR_S == 2.0
+    assert seen[2] == pytest.approx((seen[1] + 1_500_000) / 2)
+    lossy = after(control, (105.0, Reported(0.05, 0.04)))
+    assert lossy.loss_bps == control.loss_bps
+    again = after(lossy, (106.0, Reported(0.0, 0.04)))
+    assert again.loss_bps == pytest.approx(min(1_500_000, lossy.loss_bps * 1.2))
+    assert again.clean_since_s == 106.0
+
+
+def test_the_receivers_first_words_slow_the_video_and_do_not_end_it():
+    control = begun()
+    for word in range(ESTIMATES_ARE_TRUE_FROM - 1):
+        control = after(control, (100.5 + word / 10, Estimated(60_000)))
+    trouble = [(101.0 + tick / 4, Tick(1.0)) for tick in range(7)]
+    slowed = after(control, *trouble)
+    assert slowed.mode is Mode.VIDEO
+    assert slowed.target_bps == LEAST_VIDEO_BPS
+    believed = after(control, (101.0, Estimated(60_000)), *trouble)
+    assert believed.mode is Mode.STILLS, "the same word, often enough"
 
 
 def test_a_low_word_of_the_receiver_alone_does_not_end_the_video():
@@ -299,3 +338,23 @@ def test_a_still_bedroom_on_a_good_line_is_never_made_stills():
         now_s = 100.0 + second
         control = after(control, (now_s, report), (now_s, Estimated(55_000)), (now_s + 0.1, Tick()))
         assert control.mode is Mode.VIDEO
+
+
+def test_a_receiver_that_reports_every_five_seconds_and_estimates_nothing_keeps_its_video():
+    """As GStreamer does."""
+    line = Line(5_000_000)
+    control = begun()
+    for second in range(120):
+        now_s = 100.0 + second
+        report, _, _ = line.second(control.encoder_bps / ENCODER_SHARE)
+        if second % 5 == 4:
+            control = after(control, (now_s + 0.9, report))
+        control = after(control, *((now_s + 0.9 + quarter / 50, Tick()) for quarter in range(4)))
+        assert control.mode is Mode.VIDEO
+    assert control.target_bps > 1_400_000
+
+
+def test_who_estimates_nothing_and_is_gone_is_given_up_all_the_same():
+    control = begun()
+    modes = [(control := step(control, Tick(), now_s=100.0 + tick / 4)).mode for tick in range(4 * 4 * 8)]
+    assert modes[-1] is Mode.STILLS
