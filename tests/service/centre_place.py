@@ -145,7 +145,7 @@ async def worker(place: Place, config: Path) -> AsyncIterator[tuple[asyncio.subp
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             line = (await process.stdout.readline()).decode()
             assert line.startswith("Console: "), (place.folder / f"{config.stem}.log").read_text()
             # What the intake says once it is subscribed.
