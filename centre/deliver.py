@@ -2,7 +2,7 @@
 
 What is told is pseudonymous: which home, which check, why, until when, and the address of the page on which to take it
 on. A message may come twice (a worker that dies after sending), never not at all: what waits is tried again with
-growing pauses for as long as the hand-over is open, and after the third try in vain it is a fault on the operators'
+growing pauses for as long as it is still so, and after the third try in vain it is a fault on the operators'
 desk too.
 
 The webhook follows Standard Webhooks: `webhook-id`, `webhook-timestamp`, and `webhook-signature: v1,<base64>` by
@@ -29,6 +29,7 @@ import aiosmtplib
 import httpx
 
 from centre.state import CentreState
+from centre.store.handover import STUCK_TRIES, overdue_word
 from gateway.core.error import TransientError
 
 EVERY_S: Final = 2.0
@@ -37,7 +38,24 @@ LIMIT_S: Final = 20.0
 FIRST_WAIT_S: Final = 5.0
 LONGEST_WAIT_S: Final = 300.0
 BATCH: Final = 20
-STUCK_TRIES: Final = 3
+_WHAT: Final[Mapping[str, tuple[str, str]]] = {
+    "created": (
+        "En överenskommen tillsyn gjordes inte. Någon måste kvittera senast {by}.",
+        "An agreed check was not made. Somebody must acknowledge it by {by}.",
+    ),
+    "escalated": (
+        "Ingen har kvitterat den här överlämningen. Någon skulle ha gjort det senast {by}.",
+        "Nobody has acknowledged this hand-over. Somebody should have by {by}.",
+    ),
+    "arrival-overdue": (
+        "Överlämningen är kvitterad av {who}, men ingen har sagt att de är på plats. Det skulle ha skett senast {by}.",
+        "This hand-over was acknowledged by {who}, and nobody has said that they are there. It was due by {by}.",
+    ),
+    "outcome-overdue": (
+        "{who} är på plats sedan länge, men ingen har sagt hur det gick. Ring dem. Det skulle ha skett senast {by}.",
+        "{who} arrived long ago, and nobody has said what came of it. Call them. It was due by {by}.",
+    ),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +132,8 @@ def content(row: Mapping[str, Any], what: str) -> dict[str, Any]:
         "reason": row["reason"],
         "unit": row["unit"],
         "steps": row["steps"],
-        "deadline": datetime.fromtimestamp(row["deadline_unix_s"], UTC).isoformat(),
+        "state": row["state"],
+        "deadline": datetime.fromtimestamp(row["by_unix_s"], UTC).isoformat(),
         "escalations": row["escalations"],
     }
 
@@ -122,21 +141,28 @@ def content(row: Mapping[str, Any], what: str) -> dict[str, Any]:
 def message(row: Mapping[str, Any], what: str, *, sender: str, to: str, page: str, name: str) -> EmailMessage:
     """One e-mail, Swedish first and English below: the night staff's own language is not known here."""
     mail = EmailMessage()
-    urgent = "PÅMINNELSE / REMINDER: " if what == "escalated" else ""
+    urgent = "" if what == "created" else "PÅMINNELSE / REMINDER: "
     mail["Subject"] = f"{urgent}Överlämning {row['gateway']} / Hand-over"
     mail["From"], mail["To"] = sender, to
     mail["Message-ID"] = f"<{name}@{sender.rpartition('@')[2]}>"
     mail["Auto-Submitted"] = "auto-generated"
-    deadline = datetime.fromtimestamp(row["deadline_unix_s"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    by = datetime.fromtimestamp(row["by_unix_s"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    swedish, english = (text.format(by=by, who=row["arrived_by"] or row["acknowledged_by"]) for text in _WHAT[what])
     steps = "; ".join(f"{step['do']} ({step['within_min']} min)" for step in row["steps"]) or "-"
     mail.set_content(
-        f"En överenskommen tillsyn gjordes inte. Någon måste kvittera senast {deadline}.\n"
-        f"An agreed check was not made. Somebody must acknowledge it by {deadline}.\n\n"
+        f"{swedish}\n{english}\n\n"
         f"Hem / home: {row['gateway']}\nTillsyn / check: {row['line']} {row['occasion']}\n"
         f"Orsak / reason: {row['reason']}\nÅtgärder / steps: {steps}\n\n{page}#handovers\n",
         cte="quoted-printable",
     )
     return mail
+
+
+def still_so(row: Mapping[str, Any], what: str) -> bool:
+    """Whether a hand-over is still as it was when somebody was to be told."""
+    if what == "created":
+        return bool(row["state"] == "open")
+    return bool(row["state"] != "done" and overdue_word(row) == what)
 
 
 async def send_mail(server: MailServer, mail: EmailMessage) -> None:
@@ -193,7 +219,7 @@ async def _try(state: CentreState, post: Post, delivery: dict[str, Any]) -> bool
     store, number = state.store, delivery["number"]
     row = await asyncio.to_thread(store.handover, delivery["handover"])
     assert row is not None, "hand-overs are never deleted"
-    if row["state"] != "open":  # somebody has it: what has not gone out by now is of no use
+    if not still_so(row, delivery["what"]):  # what has not gone out by now is of no use
         await asyncio.to_thread(store.end_delivery, number, now_unix_s=state.clock())
         return False
     name = f"{delivery['handover']}.{number}"

@@ -2,8 +2,9 @@
 
 Night-safe: a fault by itself sends nobody at night. One that is urgent (`now`) and has lasted five minutes while an
 agreed check's window is open becomes a hand-over of that check, so that home care has the time that is left; everything
-else is the technician's, by day. A home that is silent is noticed within `SILENT_S` of its last word or of the
-broker's, and looked for every `LOOK_EVERY_S`: together less than five minutes after it could be known.
+else is the technician's, by day. So is a consent that ends within a month, which is a planner's. A home that is silent
+is noticed within `SILENT_S` of its last word or of the broker's, and looked for every `LOOK_EVERY_S`: together less
+than five minutes after it could be known.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from centre.handover import begin, tell
+from centre.plan import consent_ends
 from centre.state import CentreState
+from centre.store.handover import STUCK_TRIES
+from gateway.agreement import parse_agreement
+from gateway.core.refusal import RefusedError
 
 SILENT_S: Final = 600.0
 """A home says hello every 300 s (docs/protocol.md); two of them missing is silence."""
@@ -23,6 +30,8 @@ OFFLINE_S: Final = 60.0
 LOOK_EVERY_S: Final = 30.0
 LASTS_S: Final = 300.0
 """A fault that is over sooner takes no check from the operators."""
+CONSENT_S: Final = 30 * 86_400.0
+"""How long before a consent or an agreement ends somebody is told: time to ask the resident again."""
 URGENCY: Final[Mapping[str, Literal["now", "day"]]] = {
     "home-silent": "now",
     "home-disabled": "now",
@@ -41,6 +50,9 @@ URGENCY: Final[Mapping[str, Literal["now", "day"]]] = {
 _OBSTACLES: Final = frozenset(
     {"camera-fault", "mount-fault", "not-parked", "ledger-unwritable", "integrity-alarm", "low-power"}
 )
+
+_TAKES_NO_CHECK: Final = frozenset({"delivery-failed"})
+"""Urgent, and nothing by which the home's next check could not be made."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +91,8 @@ def look(
     store, homes = state.store, state.homes
     known = store.home_states(last=False)
     disabled = store.disabled(state.installations)
+    ending = _consent_ends(state, now_unix_s)
+    stuck = store.stuck_gateways(tries=STUCK_TRIES)
     found = {
         gateway: faults_of(
             known[gateway],
@@ -86,6 +100,8 @@ def look(
             awake_unix_s=awake_unix_s,
             now_unix_s=now_unix_s,
         )
+        | ({"consent-ends"} if gateway in ending else set())
+        | ({"delivery-failed"} if gateway in stuck else set())
         for gateway in list(homes)
         if gateway in known  # one may be admitted while we look
     }
@@ -97,6 +113,7 @@ def look(
             gateway not in known
             or gateway not in homes
             or URGENCY.get(code) != "now"
+            or code in _TAKES_NO_CHECK
             or fault["since_unix_s"] > now_unix_s - LASTS_S
         ):
             continue
@@ -113,6 +130,27 @@ def look(
             if handover is not None:
                 begun.append((handover, gateway))
     return new, begun
+
+
+def _consent_ends(state: CentreState, now_unix_s: float) -> set[str]:
+    """The homes in whose agreement a consent, or the agreement itself, ends within a month or has ended."""
+    soon = datetime.fromtimestamp(now_unix_s + CONSENT_S, UTC).date().isoformat()
+    epochs = state.installations
+    found = set()
+    for (gateway, install_epoch), row in state.store.newest_agreements().items():
+        ends = _ends(row["agreement_json"]) if epochs.get(gateway) == install_epoch else None
+        if ends is not None and ends <= soon:
+            found.add(gateway)
+    return found
+
+
+@lru_cache(maxsize=10_000)
+def _ends(agreement_json: str) -> str | None:
+    """The local date on which it ends; None for what no longer is an agreement to us."""
+    try:
+        return consent_ends(parse_agreement(agreement_json.encode()))
+    except RefusedError:
+        return None
 
 
 def _open_now(due: Iterable[Mapping[str, Any]], now_unix_s: float) -> Iterable[Mapping[str, Any]]:

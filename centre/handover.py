@@ -1,9 +1,9 @@
 """A check that was not made becomes somebody's task: begun once for each occasion, and never dropped.
 
 A hand-over goes from open to acknowledged to done, each by a named person, and no other way; between the last two
-somebody says that they have arrived. While it is open and its time is up, it escalates, again and again. It begins by
-whoever notices first: the device (`check.closed`, its ledger), or the centre (`centre.missed`); the occasion's name
-makes the two one.
+somebody says that they have arrived. Whichever of the three is overdue, it escalates, again and again: also that a unit
+has taken it on is no reason to believe that somebody is there. It begins by whoever notices first: the device
+(`check.closed`, its ledger), or the centre (`centre.missed`); the occasion's name makes the two one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from centre.state import CentreState
 from centre.store import HandoverStart, Store
+from centre.store.handover import overdue_word
 from gateway.agreement import Agreement, HandoverStep, parse_agreement
 from gateway.core.refusal import RefusedError
 from gateway.protocol.key import b64url_encode
@@ -100,9 +101,9 @@ def tell(state: CentreState, handover: str, gateway: str) -> None:
 
 
 async def escalate(state: CentreState) -> int:
-    """Escalate every open hand-over whose time is up; returns how many."""
+    """Escalate every hand-over of which something is overdue; returns how many."""
     late = await asyncio.to_thread(state.store.escalate_handovers, now_unix_s=state.clock())
     for row in late:
-        _log.warning("%s: hand-over %s is not acknowledged (%d)", row["gateway"], row["id"], row["escalations"])
+        _log.warning("%s: hand-over %s: %s (%d)", row["gateway"], row["id"], overdue_word(row), row["escalations"])
         state.events.send("handover", news(row))
     return len(late)

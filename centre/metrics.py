@@ -15,9 +15,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from centre.api.handovers import read_queue
-from centre.deliver import STUCK_TRIES
 from centre.queue import RANKS
 from centre.state import CentreState
+from centre.store.handover import STUCK_TRIES
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 

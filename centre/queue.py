@@ -7,7 +7,7 @@ fell silent, or because the home left it out of its list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +32,9 @@ RANKS: Final = (
 )
 
 
+_PLACE: Final = {rank: place for place, rank in enumerate(RANKS)}
+
+
 class Item(msgspec.Struct, frozen=True, omit_defaults=False):
     """One thing to be done. `by_unix_s` is when it must have been done, `opens_unix_s` when it can begin."""
 
@@ -53,9 +56,9 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 def queue(
-    homes: Iterable[tuple[str, int, list[dict[str, Any]]]],
+    homes: Iterable[tuple[str, int, Sequence[Mapping[str, Any]]]],
     *,
-    announced: Iterable[Mapping[str, Any]],
+    announced: Iterable[tuple[str, int, str, str, int, float]],
     seen: set[Occasion],
     handovers: Iterable[Mapping[str, Any]],
     handed_over: set[Occasion],
@@ -76,11 +79,11 @@ def queue(
                 settled.add(occasion)
             else:
                 items[occasion] = item
-    for row in announced:
-        occasion = (row["gateway"], row["install_epoch"], row["line"], row["occasion"])
-        if occasion in items or occasion in settled or epochs.get(row["gateway"]) != row["install_epoch"]:
+    for gateway, install_epoch, line, name, attempt, closes_unix_s in announced:
+        occasion = (gateway, install_epoch, line, name)
+        if occasion in items or occasion in settled or epochs.get(gateway) != install_epoch:
             continue
-        left_out = {"status": "missed", "attempt": row["attempt"], "closes_unix_s": row["closes_unix_s"]}
+        left_out = {"status": "missed", "attempt": attempt, "closes_unix_s": closes_unix_s}
         item = _check(occasion, left_out, claims.get(occasion), now_unix_s)
         if item is not None:
             items[occasion] = item
@@ -88,7 +91,7 @@ def queue(
     found = [item for item in found if item.rank != "soon" or (item.opens_unix_s or 0.0) <= now_unix_s + SOON_S]
     found += [_handover(row, now_unix_s) for row in handovers]
     found += [_fault(row) for row in faults]
-    return sorted(found, key=lambda item: (RANKS.index(item.rank), item.by_unix_s or 0.0, item.id))
+    return sorted(found, key=lambda item: (_PLACE[item.rank], item.by_unix_s or 0.0, item.id))
 
 
 def _check(occasion: Occasion, one: Mapping[str, Any], claimed_by: str | None, now_unix_s: float) -> Item | None:
@@ -125,8 +128,8 @@ def _check(occasion: Occasion, one: Mapping[str, Any], claimed_by: str | None, n
 
 
 def _handover(row: Mapping[str, Any], now_unix_s: float) -> Item:
-    is_open = row["state"] == "open"
-    rank = ("handover-late" if row["deadline_unix_s"] < now_unix_s else "handover") if is_open else "taken"
+    is_late = row["by_unix_s"] < now_unix_s
+    rank = "handover-late" if is_late else "handover" if row["state"] == "open" else "taken"
     return Item(
         id=row["id"],
         kind="handover",
@@ -135,7 +138,7 @@ def _handover(row: Mapping[str, Any], now_unix_s: float) -> Item:
         gateway=row["gateway"],
         line=row["line"],
         occasion=row["occasion"],
-        by_unix_s=row["deadline_unix_s"],
+        by_unix_s=row["by_unix_s"],
         claimed_by=row["acknowledged_by"],
         since_unix_s=row["created_unix_s"],
     )

@@ -151,6 +151,11 @@ class OperationFacts(Answer, frozen=True):
     logged: list[LoggedFacts]
 
 
+class LastCheck(Answer, frozen=True):
+    why: str
+    heard_unix_s: float
+
+
 class HomeFacts(Answer, frozen=True):
     gateway: str
     install_epoch: int
@@ -167,6 +172,9 @@ class HomeFacts(Answer, frozen=True):
     version: int | None
     due: list[Due]
     last: list[Outcome]
+    last_check: LastCheck | None
+    missed: int
+    """Checks of the last 30 days that were not made."""
     signal: SignalFacts | None
     disabled: Disabled | None
     witnessed: WitnessedFacts | None
@@ -225,8 +233,12 @@ class HandoverFacts(Answer, frozen=True):
     state: str
     acknowledged_by: str | None
     acknowledged_unix_s: float | None
+    arrive_by_unix_s: float | None
     arrived_by: str | None
     arrived_unix_s: float | None
+    outcome_by_unix_s: float | None
+    by_unix_s: float
+    """When the part that is missing must have been said; then it escalates."""
     done_by: str | None
     done_unix_s: float | None
     outcome: str | None

@@ -51,6 +51,7 @@ _GRANT_SLACK_S: Final = 60.0
 """A grant begins this long before now: the home's whole clock interval must lie after its beginning."""
 LEASE_EVERY_S: Final = 5
 MAX_LOG_ROWS: Final = 200
+MISSED_S: Final = 30 * 86_400.0
 CLAIM_LIFE_S: Final = 90.0
 """A page renews its claim every 30 s; one that vanished keeps a check from the others no longer than this."""
 _LAST = Query("last", 1, 0, 1, "0 leaves out the newest outcomes.")
@@ -133,9 +134,10 @@ async def homes(call: Call) -> Response:
     known = await asyncio.to_thread(state.store.home_states, last=number(call.request, _LAST) == 1)
     disabled = await asyncio.to_thread(state.store.disabled, state.installations)
     witnessed = await asyncio.to_thread(state.store.witnessed)
+    checks = await asyncio.to_thread(_checks, state, None)
     return answer(
         [
-            _facts(home, known[home.gateway], disabled, witnessed)
+            _facts(home, known[home.gateway], disabled, witnessed, checks)
             for home in list(state.homes.values())
             if home.gateway in known and account.sees(home)
         ]
@@ -146,12 +148,26 @@ async def home(call: Call) -> Response:
     state, one = call.state, call.the_home
     known = await asyncio.to_thread(state.store.home_states, one.gateway)
     disabled = await asyncio.to_thread(state.store.disabled, {one.gateway: one.install_epoch})
-    witnessed = await asyncio.to_thread(state.store.witnessed)
-    return answer(_facts(one, known[one.gateway], disabled, witnessed))
+    witnessed = await asyncio.to_thread(state.store.witnessed, one.gateway)
+    checks = await asyncio.to_thread(_checks, state, one.gateway)
+    return answer(_facts(one, known[one.gateway], disabled, witnessed, checks))
+
+
+_Checks = tuple[dict[str, dict[str, Any]], dict[str, int]]
+"""Each home's newest check, and how many were missed."""
+
+
+def _checks(state: CentreState, only: str | None) -> _Checks:
+    since_unix_s = state.clock() - MISSED_S
+    return state.store.last_checks(only), state.store.handovers_begun(since_unix_s, only=only)
 
 
 def _facts(
-    home: Home, known: dict[str, Any], disabled: dict[str, Any], witnessed: dict[tuple[str, int], dict[str, Any]]
+    home: Home,
+    known: dict[str, Any],
+    disabled: dict[str, Any],
+    witnessed: dict[tuple[str, int], dict[str, Any]],
+    checks: _Checks,
 ) -> dict[str, Any]:
     clock = None
     if known["clock_state"] is not None:
@@ -176,6 +192,8 @@ def _facts(
         "version": known["version"],
         "due": known["due"],
         "last": known["last"],
+        "last_check": checks[0].get(home.gateway),
+        "missed": checks[1].get(home.gateway, 0),
         "signal": known["signal"],
         "disabled": disabled.get(home.gateway),
         "witnessed": _witness_facts(home, witnessed.get((home.gateway, home.install_epoch))),
@@ -194,7 +212,7 @@ def _witness_facts(home: Home, newest: dict[str, Any] | None) -> dict[str, Any] 
 async def checkpoint(call: Call) -> Response:
     """The newest witnessed checkpoint as a note, for `tillsyn ledger verify` beside a copy of the ledger."""
     one = call.the_home
-    newest = (await asyncio.to_thread(call.state.store.witnessed)).get((one.gateway, one.install_epoch))
+    newest = (await asyncio.to_thread(call.state.store.witnessed, one.gateway)).get((one.gateway, one.install_epoch))
     if newest is None:
         return error(404, "not-witnessed", "No checkpoint of this home has been witnessed yet.")
     return Response(newest["note"], media_type="text/plain; charset=utf-8")
@@ -367,6 +385,7 @@ async def _obstacle(call: Call, message: Message) -> Response | None:
         )
         if holder != call.who:
             return error(409, "claimed", f"{holder} is about to make this check.")
+        state.desk_cache.forget()
         state.events.send("claim", {"gateway": one.gateway})
     return None
 

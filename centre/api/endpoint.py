@@ -90,6 +90,12 @@ class Endpoint:
         return self.method != "GET" or self.reads_records
 
 
+_NOT_IN_THE_QUEUE: Final = frozenset({"grant", "relay", "command", "plan.meaning"})
+"""What is asked often and changes nothing that stands in the queue, which is not reckoned anew for it. What a command
+changes its home says, and that is news; the claim that comes with an opening says so itself.
+"""
+
+
 class BadQueryError(Exception):
     """A number in the query is none, or out of range."""
 
@@ -115,7 +121,7 @@ def route(state: CentreState, endpoint: Endpoint, limit: RateLimit) -> Route:
         if session is None:
             return error(401, "not-logged-in", "You are not logged in, or the login has ended. Log in again.")
         response = await _admit(state, session, request, endpoint, limit)
-        if endpoint.method != "GET":
+        if endpoint.method != "GET" and endpoint.name not in _NOT_IN_THE_QUEUE:
             state.desk_cache.forget()
         if endpoint.is_audited or response.status_code in (403, 404, 409):
             await asyncio.to_thread(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -52,17 +53,20 @@ def _queue(state: CentreState, account: Account, limit: int) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=10_000)
+def _due(due_json: str) -> list[dict[str, Any]]:
+    """A home's list, read once for as long as the home says the same. Not to be changed."""
+    due: list[dict[str, Any]] = msgspec.json.decode(due_json)
+    return due
+
+
 def read_queue(state: CentreState, now_unix_s: float) -> tuple[list[queue_room.Item], list[dict[str, Any]]]:
     """Everything in the queue, of all homes, and the hand-overs that are not done. Blocking."""
     store, since_unix_s = state.store, now_unix_s - LOOK_BACK_S
-    known = store.home_states(last=False)
+    epochs = state.installations
     handovers = store.handovers()
     items = queue_room.queue(
-        [
-            (home.gateway, home.install_epoch, known[home.gateway]["due"])
-            for home in list(state.homes.values())
-            if home.gateway in known
-        ],
+        [(gateway, epochs[gateway], _due(due_json)) for gateway, due_json in store.due_lists() if gateway in epochs],
         announced=store.announced(since_unix_s=since_unix_s),
         seen=store.seen_since(since_unix_s),
         handovers=handovers,

@@ -5,12 +5,20 @@ import {byId, complain, desk, fromTemplate, may, nowUnixS, say, setText, showRow
 import {t, tn} from "./say.js";
 import {channel, clockTime, OUTCOMES, reason, since, steps} from "./words.js";
 
+/** Whether somebody should have said by now that they took it on, are there, or what came of it. */
+const isLate = (one) => nowUnixS() > one.by_unix_s;
+
 /** Who must act, and by when. */
 function whoText(one) {
   const unit = one.unit ?? t("home care");
   if (one.state === "acknowledged") {
-    if (one.arrived_by) return t("{who} is there since {time} · {unit}", {who: one.arrived_by, unit, time: clockTime(one.arrived_unix_s)});
-    return t("{who} has taken it on · {unit} · since {time}", {who: one.acknowledged_by, unit, time: clockTime(one.acknowledged_unix_s)});
+    const by = clockTime(one.by_unix_s);
+    if (one.arrived_by) {
+      const there = t("{who} is there since {time} · {unit}", {who: one.arrived_by, unit, time: clockTime(one.arrived_unix_s)});
+      return isLate(one) ? `${there} · ${t("nobody has said what came of it; due {by}. Call them.", {by})}` : there;
+    }
+    const taken = t("{who} has taken it on · {unit} · since {time}", {who: one.acknowledged_by, unit, time: clockTime(one.acknowledged_unix_s)});
+    return `${taken} · ${isLate(one) ? t("nobody is there; due {by}. Call them.", {by}) : t("there by {by}", {by})}`;
   }
   const late = one.escalations > 0 ? t(" · overdue, told {n} times", {n: one.escalations + 1}) : "";
   return t("{unit} must act · somebody must take it on by {time}{late}", {unit, time: clockTime(one.deadline_unix_s), late});
@@ -64,12 +72,11 @@ async function showDeliveries(row, id) {
 function fillRow(row, one) {
   const mayAct = may("operator", "home-care");
   const isOpen = one.state === "open";
-  const isLate = isOpen && nowUnixS() > one.deadline_unix_s;
   const name = `${one.gateway}, ${one.occasion.replace("T", " ")}`;
   row.dataset.state = one.state;
   const pill = row.querySelector(".pill");
-  pill.textContent = isOpen ? (isLate ? t("Overdue") : t("Act now")) : t("Taken on");
-  pill.dataset.status = isLate ? "missed" : isOpen ? "due" : "recheck-not-now";
+  pill.textContent = isLate(one) ? t("Overdue") : isOpen ? t("Act now") : t("Taken on");
+  pill.dataset.status = isLate(one) ? "missed" : isOpen ? "due" : "recheck-not-now";
   row.querySelector(".handover-what").textContent = `${name}: ${reason(one.reason)}`;
   row.querySelector(".handover-who").textContent = whoText(one);
   row.querySelector(".handover-steps").textContent = [
@@ -94,8 +101,8 @@ export function showHandovers() {
   const hadFocus = list.contains(document.activeElement);
   showRows(list, desk.handovers, (one) => one.id, newRow, fillRow);
   if (hadFocus && !list.contains(document.activeElement)) byId(desk.handovers.length ? "handovers-title" : "list-title").focus();
-  const open = desk.handovers.filter((one) => one.state === "open");
-  const late = open.filter((one) => nowUnixS() > one.deadline_unix_s).length;
+  const open = desk.handovers.filter((one) => one.state === "open" || isLate(one));
+  const late = open.filter(isLate).length;
   const lateText = late ? t(", {n} overdue", {n: late}) : "";
-  setText(byId("handovers-news"), open.length ? tn("{n} hand-over to take on{late}.", "{n} hand-overs to take on{late}.", open.length, {late: lateText}) : "");
+  setText(byId("handovers-news"), open.length ? tn("{n} hand-over to act on{late}.", "{n} hand-overs to act on{late}.", open.length, {late: lateText}) : "");
 }

@@ -5,7 +5,7 @@ import {byId, complain, fromTemplate, nowUnixS, showRows} from "./desk.js";
 import {noteText} from "./due.js";
 import {fillDevice} from "./operation.js";
 import {t} from "./say.js";
-import {advice, clockObstacle, clockTime, duration, fault} from "./words.js";
+import {advice, clockObstacle, clockTime, duration, ending, fault} from "./words.js";
 
 const newRow = ({gateway}) => {
   const row = fromTemplate("fleet-row");
@@ -22,6 +22,11 @@ function fillRow(row, {home, faults}) {
   pill.textContent = faults.length ? t("Fault") : note ? note : t("In order");
   pill.dataset.status = faults.length ? "missed" : note ? "recheck-not-now" : "done-not-now";
   cell("heard").textContent = home.heard_unix_s === null ? "–" : t("{time} ago", {time: duration(nowUnixS() - home.heard_unix_s)});
+  cell("check").textContent = home.last_check === null ? "–"
+    : t("{time}: {how}", {time: clockTime(home.last_check.heard_unix_s), how: ending(home.last_check.why)});
+  cell("missed").textContent = String(home.missed);
+  cell("missed").classList.toggle("bad", home.missed > 0);
+  cell("network").textContent = !home.online ? t("Not connected") : home.tunnel === "fallback" ? t("Without its tunnel") : t("Connected");
   cell("clock").textContent = home.clock === null ? "–" : clockObstacle(home.clock) ? t("Not certain") : t("Certain");
   cell("sw").textContent = home.sw ?? "–";
   cell("agreement").textContent = home.agreement === null ? "–" : `${home.agreement} v${home.version}`;

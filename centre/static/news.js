@@ -32,16 +32,16 @@ desk.refresh = () => {
   return refreshing;
 };
 
-/** Fetch what the open view needs. */
+/** Fetch what the open view needs: an open home is that home, and the queue is reckoned when somebody looks at it. */
 export async function load() {
-  const isOpen = desk.gateway !== null;
-  const [queue, home] = await Promise.all([
-    may(...SEES_HOMES) ? getQueue() : getHandovers().then((handovers) => ({items: [], counts: {}, handovers})),
-    isOpen ? getHome(desk.gateway) : null,
-  ]);
+  if (desk.gateway !== null) {
+    const home = await getHome(desk.gateway);
+    if (home.gateway === desk.gateway) desk.home = home;
+    return;
+  }
+  const queue = may(...SEES_HOMES) ? await getQueue() : {items: [], counts: {}, handovers: await getHandovers()};
   desk.queue = queue;
   desk.handovers = queue.handovers;
-  if (home !== null && home.gateway === desk.gateway) desk.home = home;
 }
 
 export function connected(is) {

@@ -62,6 +62,8 @@ async function follow() {
       link.setAttribute("aria-current", "page");
     } else link.removeAttribute("aria-current");
   }
+  // Back at the queue it stands there at once, as it was; what has changed meanwhile comes with the answer.
+  if (gateway === null && desk.queue.now_unix_s) show();
   try {
     await load();
   } catch (error) {

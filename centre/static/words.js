@@ -133,6 +133,9 @@ const REASONS = {
   "mount-fault": t("The camera can't be turned"),
   "integrity-alarm": t("The home's log does not fit"),
   "home-silent": t("The home is silent"),
+  "not-parked": t("The camera is not turned away"),
+  "ledger-unwritable": t("The home can't write its log"),
+  "low-power": t("The home runs on weak power"),
 };
 export const reason = (word) => REASONS[word] ?? t("The check was refused ({why})", {why: String(word).replaceAll("-", " ")});
 
@@ -225,6 +228,8 @@ const FAULTS = {
   "low-power": [t("The home runs on weak power"), t("Ask home care to look at the plug and the power adapter.")],
   "clock-untrusted": [t("The home is not sure what time it is"), t("It asks the centre by itself. If this lasts for ten minutes, restart it by its plug.")],
   "no-agreement": [t("No agreement is in force."), t("A planner writes one under Agreements.")],
+  "consent-ends": [t("Consent or agreement ends within a month"), t("A planner asks the resident again, by day, and writes the new date under Agreements.")],
+  "delivery-failed": [t("Home care could not be told of a hand-over"), t("Call them now. Sending is tried again by itself.")],
   "never-heard": [t("The home has never reported"), t("It is registered and not installed yet; or its certificate is another's.")],
 };
 export const fault = (code) => FAULTS[code]?.[0] ?? code;

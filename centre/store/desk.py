@@ -41,8 +41,9 @@ class DeskRows(Rows):
             rows: Any = connection.execute(sa.select(CLAIMS).where(CLAIMS.c.until_unix_s > now_unix_s)).all()
         return {(row.gateway, row.install_epoch, row.line, row.occasion): row.who for row in rows}
 
-    def announced(self, *, since_unix_s: float) -> list[dict[str, Any]]:
-        """Occasions that homes said were coming, due or missed, and whose window ends after `since_unix_s`.
+    def announced(self, *, since_unix_s: float) -> list[tuple[str, int, str, str, int, float]]:
+        """Occasions that homes said were coming, due or missed, and whose window ends after `since_unix_s`: (gateway,
+        install_epoch, line, occasion, attempt, closes_unix_s).
 
         Also those that a home has left out of its list since: they go when there is an outcome, not before.
         """
@@ -53,11 +54,11 @@ class DeskRows(Rows):
             table.line,
             table.occasion,
             table.attempt,
-            table.word,
             table.closes_unix_s,
         ).where(table.what == "said", table.closes_unix_s > since_unix_s, table.word.in_(OPEN_WORDS))
         with self._reading() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            rows: Any = connection.execute(query).all()
+        return [tuple(row) for row in rows]
 
     def seen_since(self, since_unix_s: float) -> set[tuple[str, int, str, str]]:
         """Occasions at which a resident was seen in a check that ended after `since_unix_s`."""

@@ -1,4 +1,8 @@
-"""Hand-overs: rows are never deleted, and `state` moves open, acknowledged, done only."""
+"""Hand-overs: rows are never deleted, and `state` moves open, acknowledged, done only.
+
+Each of its three parts has a time by which somebody must have said so, and escalates when that is over: that it was
+acknowledged (within the agreement's first step), that somebody is there (within its longest), what came of it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -14,6 +18,32 @@ import sqlalchemy as sa
 from centre.store.engine import Rows
 from centre.store.table import DELIVERIES, HANDOVER_EVENTS, HANDOVERS
 from gateway.protocol.message import Word
+
+STUCK_TRIES: Final = 3
+"""After so many tries in vain a message to home care is a fault on the operators' desk, too."""
+AGAIN_S: Final = 900.0
+"""How long somebody who took one on late has to get there, and how often it is said again that nobody is."""
+OUTCOME_S: Final = 1800.0
+"""How long after an arrival somebody must have said what came of it: who is with the resident has their hands full, and
+who says nothing for longer may need help too."""
+ESCALATIONS: Final = ("escalated", "arrival-overdue", "outcome-overdue")
+"""What is overdue: that somebody took it on, that somebody is there, what came of it."""
+
+
+def overdue_word(row: Mapping[str, Any]) -> str:
+    """Which of ESCALATIONS it would be now."""
+    if row["state"] == "open":
+        return "escalated"
+    return "arrival-overdue" if row["arrived_unix_s"] is None else "outcome-overdue"
+
+
+def by_unix_s(row: Mapping[str, Any]) -> float:
+    """When the part that is missing must have been said."""
+    if row["state"] == "open":
+        return float(row["deadline_unix_s"])
+    given = row["arrive_by_unix_s"] if row["arrived_unix_s"] is None else row["outcome_by_unix_s"]
+    # One that an earlier version acknowledged has no time of its own: it is overdue until somebody says more.
+    return float(given or row["deadline_unix_s"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +115,24 @@ class HandoverRows(Rows):
 
     def acknowledge_handover(self, handover: str, *, who: str, now_unix_s: float) -> bool:
         """From open to acknowledged; False when it isn't open."""
+        row = self.handover(handover)
+        if row is None:
+            return False
+        agreed_unix_s = row["created_unix_s"] + 60 * max((step["within_min"] for step in row["steps"]), default=0)
+        # What was agreed holds also for who takes it on late; only who comes after all that gets a time of their own.
+        arrive_by_unix_s = agreed_unix_s if agreed_unix_s > now_unix_s else now_unix_s + AGAIN_S
         values = {"acknowledged_by": who, "acknowledged_unix_s": now_unix_s}
+        values |= {"arrive_by_unix_s": arrive_by_unix_s, "escalates_unix_s": arrive_by_unix_s}
         return self._move_handover(handover, "open", "acknowledged", values, who=who, now_unix_s=now_unix_s)
 
     def arrive_handover(self, handover: str, *, who: str, now_unix_s: float) -> bool:
         """Somebody is there; False unless it is acknowledged and nobody has arrived yet."""
         table = HANDOVERS.c
         here = (table.id == handover) & (table.state == "acknowledged") & table.arrived_unix_s.is_(None)
-        statement = sa.update(HANDOVERS).where(here).values(arrived_by=who, arrived_unix_s=now_unix_s)
+        outcome_by_unix_s = now_unix_s + OUTCOME_S
+        values = {"arrived_by": who, "arrived_unix_s": now_unix_s}
+        values |= {"outcome_by_unix_s": outcome_by_unix_s, "escalates_unix_s": outcome_by_unix_s}
+        statement = sa.update(HANDOVERS).where(here).values(values)
         with self._writing() as connection:
             if connection.execute(statement).rowcount != 1:
                 return False
@@ -138,26 +178,26 @@ class HandoverRows(Rows):
         return True
 
     def escalate_handovers(self, *, now_unix_s: float) -> list[dict[str, Any]]:
-        """Count one more escalation for each open hand-over whose time is up; returns them as they are then.
+        """Count one more escalation for each hand-over of which something is overdue; returns them as they are then.
 
         Several that fell due while nobody counted are one: what matters is that somebody is told now.
         """
         table = HANDOVERS.c
-        is_late = (table.state == "open") & (table.escalates_unix_s <= now_unix_s)
+        is_late = (table.state != "done") & (table.escalates_unix_s <= now_unix_s)
         with self._reading() as connection:
             if connection.execute(sa.select(table.id).where(is_late).limit(1)).first() is None:
                 return []
         with self._writing() as connection:
             late = [dict(row) for row in connection.execute(sa.select(HANDOVERS).where(is_late)).mappings()]
             for row in late:
-                step_s = row["within_min"] * 60
-                steps_past = math.floor((now_unix_s - row["deadline_unix_s"]) / step_s)
+                step_s = row["within_min"] * 60 if row["state"] == "open" else AGAIN_S
+                steps_past = math.floor((now_unix_s - by_unix_s(row)) / step_s)
                 row["escalations"] += 1
-                row["escalates_unix_s"] = row["deadline_unix_s"] + (steps_past + 1) * step_s
+                row["escalates_unix_s"] = by_unix_s(row) + (steps_past + 1) * step_s
                 changed = {name: row[name] for name in ("escalations", "escalates_unix_s")}
                 connection.execute(sa.update(HANDOVERS).where(table.id == row["id"]).values(changed))
                 put_handover_event(
-                    connection, row["id"], "escalated", at_unix_s=now_unix_s, word=str(row["escalations"])
+                    connection, row["id"], overdue_word(row), at_unix_s=now_unix_s, word=str(row["escalations"])
                 )
         return [_with_steps(row) for row in late]
 
@@ -174,7 +214,7 @@ class HandoverRows(Rows):
         query = (
             sa.select(events.number, events.handover, events.what, handovers.unit)
             .join(HANDOVERS, handovers.id == events.handover)
-            .where(events.what.in_(("created", "escalated")), ~told.exists())
+            .where(events.what.in_(("created", *ESCALATIONS)), ~told.exists())
             .order_by(events.number)
         )
         with self._reading() as connection:
@@ -184,7 +224,7 @@ class HandoverRows(Rows):
         with self._writing() as connection:
             for row in connection.execute(query.limit(200)).mappings().all():
                 units = [row["unit"]] if row["unit"] in channels else []
-                if fallback is not None and fallback not in units and (row["what"] == "escalated" or not units):
+                if fallback is not None and fallback not in units and (row["what"] != "created" or not units):
                     units.append(fallback)
                 ways = [(unit, way) for unit in units for way in channels[unit]]
                 values = {
@@ -245,6 +285,30 @@ class HandoverRows(Rows):
             rows = connection.execute(query.order_by(DELIVERIES.c.number.desc()).limit(limit)).mappings()
             return [dict(row) for row in rows]
 
+    def stuck_gateways(self, *, tries: int) -> set[str]:
+        """Homes of whose hand-overs somebody waits to be told after that many tries."""
+        query = (
+            sa.select(HANDOVERS.c.gateway)
+            .join(DELIVERIES, DELIVERIES.c.handover == HANDOVERS.c.id)
+            .where(DELIVERIES.c.state == "waiting", DELIVERIES.c.tries >= tries)
+        )
+        with self._reading() as connection:
+            return set(connection.execute(query).scalars())
+
+    def handovers_begun(self, since_unix_s: float, *, only: str | None = None) -> dict[str, int]:
+        """How many checks of each home were not made since then, as far as they became a hand-over; one in which the
+        resident was not seen was made.
+        """
+        table = HANDOVERS.c
+        query = sa.select(table.gateway, sa.func.count()).where(
+            table.created_unix_s > since_unix_s, table.reason != "not-seen"
+        )
+        if only is not None:
+            query = query.where(table.gateway == only)
+        with self._reading() as connection:
+            rows: Any = connection.execute(query.group_by(table.gateway)).all()
+        return {gateway: int(count) for gateway, count in rows}
+
     def stuck_deliveries(self, *, tries: int) -> int:
         """How many wait after that many tries."""
         query = sa.select(sa.func.count()).where(DELIVERIES.c.state == "waiting", DELIVERIES.c.tries >= tries)
@@ -255,6 +319,7 @@ class HandoverRows(Rows):
 def _with_steps(row: sa.RowMapping | dict[str, Any]) -> dict[str, Any]:
     values = dict(row)
     values["steps"] = json.loads(values.pop("steps_json"))
+    values["by_unix_s"] = by_unix_s(values)
     return values
 
 

@@ -108,8 +108,9 @@ class HomeRows(Rows):
         query = sa.select(HOMES) if only is None else sa.select(HOMES).where(HOMES.c.gateway == only)
         with self._reading() as connection:
             states = {row["gateway"]: dict(row) for row in connection.execute(query).mappings()}
-            tunnels = {row.gateway: row.word for row in connection.execute(sa.select(TUNNELS))}
-            signals = newest_signals(connection)
+            tunnel = sa.select(TUNNELS) if only is None else sa.select(TUNNELS).where(TUNNELS.c.gateway == only)
+            tunnels = {row.gateway: row.word for row in connection.execute(tunnel)}
+            signals = newest_signals(connection, only)
             for gateway, state in states.items():
                 state["signal"] = signals.get(gateway)
                 state["tunnel"] = tunnels.get(gateway)
@@ -125,6 +126,12 @@ class HomeRows(Rows):
                 )
                 state["last"] = [with_check(row) for row in connection.execute(newest).mappings()]
         return states
+
+    def due_lists(self) -> list[tuple[str, str]]:
+        """(gateway, its newest list as JSON) of every home: what the queue is reckoned from, again and again."""
+        with self._reading() as connection:
+            rows: Sequence[Any] = connection.execute(sa.select(HOMES.c.gateway, HOMES.c.due_json)).all()
+        return [(gateway, due_json) for gateway, due_json in rows]
 
     def held_agreements(self) -> dict[str, tuple[str | None, int | None]]:
         """(agreement, version) that each home says it holds."""

@@ -112,10 +112,11 @@ class LedgerRows(Rows):
         with self._writing() as connection:
             yield Witnessing(connection, gateway, install_epoch)
 
-    def witnessed(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """The newest witnessed checkpoint of each (gateway, install_epoch)."""
+    def witnessed(self, only: str | None = None) -> dict[tuple[str, int], dict[str, Any]]:
+        """The newest witnessed checkpoint of each (gateway, install_epoch), or of `only` one home's."""
+        query = sa.select(WITNESSED) if only is None else sa.select(WITNESSED).where(WITNESSED.c.gateway == only)
         with self._reading() as connection:
-            rows = connection.execute(sa.select(WITNESSED)).mappings().all()
+            rows = connection.execute(query).mappings().all()
         return {(row["gateway"], row["install_epoch"]): dict(row) for row in rows}
 
     def disabled(self, installations: Mapping[str, int]) -> dict[str, dict[str, Any]]:

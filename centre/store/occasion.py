@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from centre.store.engine import Rows, with_check
 from centre.store.handover import put_handover_event
-from centre.store.table import AGREEMENTS, COMMANDS, HANDOVERS, JUDGED, OCCASION_FACTS, OUTCOMES
+from centre.store.table import AGREEMENTS, COMMANDS, HANDOVERS, HOMES, JUDGED, OCCASION_FACTS, OUTCOMES
 from gateway.protocol.message import Closed, MissedCheck, Word
 
 LONGEST_WINDOW_S: Final = 4 * 3600
@@ -139,6 +139,21 @@ class OccasionRows(Rows):
             connection.execute(sa.delete(JUDGED).filter_by(**key))
             connection.execute(sa.insert(JUDGED).values(until_unix_s=until_unix_s, look_unix_s=look_unix_s, **key))
         return True
+
+    def last_checks(self, only: str | None = None) -> dict[str, dict[str, Any]]:
+        """How each home's newest check ended, and when that was heard. One look into an index for each home."""
+        homes = sa.select(_newest_of(HOMES.c.gateway))
+        if only is not None:
+            homes = homes.where(HOMES.c.gateway == only)
+        table = OUTCOMES.c
+        query = sa.select(table.gateway, table.why, table.heard_unix_s).where(table.number.in_(homes))
+        with self._reading() as connection:
+            rows: Any = connection.execute(query).all()
+        return {gateway: {"why": why, "heard_unix_s": heard_unix_s} for gateway, why, heard_unix_s in rows}
+
+
+def _newest_of(gateway: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
+    return sa.select(sa.func.max(OUTCOMES.c.number)).where(OUTCOMES.c.gateway == gateway).scalar_subquery()
 
 
 def put_in_force(connection: sa.Connection, row: sa.RowMapping, now_unix_s: float) -> None:

@@ -36,8 +36,11 @@ class SignalRows(Rows):
                 connection.execute(sa.update(SIGNALS).where(SIGNALS.c.gateway == signal.gateway).values(values))
 
 
-def newest_signals(connection: sa.Connection) -> dict[str, dict[str, Any]]:
-    """{check, heard_unix_s, frames, view} of each home that ever sent one; `view` is None before the first picture."""
+def newest_signals(connection: sa.Connection, only: str | None = None) -> dict[str, dict[str, Any]]:
+    """{check, heard_unix_s, frames, view} of each home that ever sent one, or of `only` one; `view` is None before the
+    first picture.
+    """
+    query = sa.select(SIGNALS) if only is None else sa.select(SIGNALS).where(SIGNALS.c.gateway == only)
     return {
         row["gateway"]: {
             "check": row["check_id"],
@@ -45,5 +48,5 @@ def newest_signals(connection: sa.Connection) -> dict[str, dict[str, Any]]:
             "frames": row["frames"],
             "view": None if row["view"] is None else {name: row[name] for name in _MEASURES},
         }
-        for row in connection.execute(sa.select(SIGNALS)).mappings()
+        for row in connection.execute(query).mappings()
     }

@@ -129,6 +129,7 @@ OUTCOMES: Final = sa.Table(
     # The device's own signature over all of the above: evidence that outlives this centre.
     sa.Column("closed_jws", sa.Text, nullable=False),
     sa.UniqueConstraint("gateway", "check_id"),
+    sa.Index("outcomes_newest", "gateway", "number"),
 )
 LEDGER_RECORDS: Final = sa.Table(
     "ledger_records",
@@ -277,6 +278,8 @@ HANDOVERS: Final = sa.Table(
     sa.Column("since", sa.String(40)),
     sa.Column("arrived_by", sa.String(64)),
     sa.Column("arrived_unix_s", sa.Float),
+    sa.Column("arrive_by_unix_s", sa.Float),
+    sa.Column("outcome_by_unix_s", sa.Float),
     sa.UniqueConstraint("gateway", "install_epoch", "line", "occasion"),
 )
 HANDOVER_EVENTS: Final = sa.Table(

@@ -173,6 +173,32 @@ def test_an_escalation_goes_to_the_unit_and_to_the_fallback(desk: tuple[CentreSt
         assert kinds.count(("handover.escalated", "h-1")) == 2
 
 
+def test_a_unit_that_took_it_on_and_is_not_there_is_told_and_so_is_the_fallback(
+    desk: tuple[CentreState, Clock],
+) -> None:
+    state, clock = desk
+    box = Mailbox()
+    with mail_server(box) as port, web_server([]) as (url, heard):
+        units = {"hv-1": Unit("hv-1", "night@example.org"), "duty": Unit("duty", None, url, KEY)}
+        post = Post(units, "duty", MailServer("127.0.0.1", port, "centre@example.org", "none"))
+        hand_over(state)
+        assert state.store.acknowledge_handover("h-1", who="hc-1", now_unix_s=clock())
+        assert go(state, post) == 0, "who took it on need not be told that it began"
+        clock.now_s += 301
+        assert len(state.store.escalate_handovers(now_unix_s=clock())) == 1
+        assert go(state, post) == 2
+        assert json.loads(heard[-1][1])["type"] == "handover.arrival-overdue"
+        assert "acknowledged by hc-1, and nobody has said that they are there" in box.mails[-1].get_content()
+        clock.now_s += 900
+        assert len(state.store.escalate_handovers(now_unix_s=clock())) == 1
+        assert state.store.arrive_handover("h-1", who="hc-1", now_unix_s=clock())
+        assert go(state, post) == 0, "they have just said that they are there"
+        clock.now_s += 1800
+        assert len(state.store.escalate_handovers(now_unix_s=clock())) == 1
+        assert go(state, post) == 2
+        assert "hc-1 arrived long ago" in box.mails[-1].get_content()
+
+
 def test_what_somebody_has_taken_on_is_not_told_any_more(desk: tuple[CentreState, Clock]) -> None:
     state, clock = desk
     with web_server([500]) as (url, heard):

@@ -1,23 +1,30 @@
 """Nothing leaves the queue without an outcome; what is most urgent stands first; a fault is noticed and is over.
 
 Mutations that turn it red: drop `announced` in `centre.queue.queue` (a home that leaves an occasion out of its list
-makes it vanish); treat `missed` as an outcome in `centre.queue._check`; let `FAULTS` of a home end when it is silent.
+makes it vanish); treat `missed` as an outcome in `centre.queue._check`; let `FAULTS` of a home end when it is silent;
+leave out `consent-ends` or `delivery-failed` in `centre.fault.look`, or `_TAKES_NO_CHECK` there.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from protocol_support import AGREEMENT
 from test_centre_app import CLOCK, DUE, NOW_UNIX_S, FakeBroker, make_state
 
 from centre import fault
 from centre.api.handovers import read_queue
 from centre.queue import RANKS, queue
 from centre.state import CentreState
+from centre.store import HandoverStart, SentAgreement
+from gateway.protocol import strict_json
 from gateway.protocol.message import Closed, Hello, Verdict
 
 OCCASION = ("gw-a", 1, DUE.line, DUE.occasion)
@@ -58,17 +65,7 @@ def test_each_word_of_a_home_becomes_one_of_the_queue() -> None:
 
 
 def test_what_was_announced_stays_until_there_is_an_outcome() -> None:
-    announced = [
-        {
-            "gateway": "gw-a",
-            "install_epoch": 1,
-            "line": DUE.line,
-            "occasion": DUE.occasion,
-            "attempt": 1,
-            "word": "due",
-            "closes_unix_s": NOW_UNIX_S - 10,
-        }
-    ]
+    announced = [("gw-a", 1, DUE.line, DUE.occasion, 1, NOW_UNIX_S - 10)]
     assert [item.word for item in items(announced=announced)] == ["overdue"]
     assert items(announced=announced, seen={OCCASION}) == []
     assert items(announced=announced, handed_over={OCCASION}) == []
@@ -157,4 +154,64 @@ def test_an_urgent_fault_in_an_open_window_becomes_one_hand_over_and_a_short_one
     row = state.store.handover(handover)
     assert row is not None
     assert (row["reason"], row["occasion"]) == ("camera-fault", DUE.occasion)
+    state.store.close()
+
+
+def _agreed(state: CentreState, *, until: str) -> None:
+    """gw-a has accepted an agreement in which the resident's consent holds until then."""
+    text = copy.deepcopy(AGREEMENT) | {"gateway": "gw-a", "install_epoch": 1, "version": 4}
+    text["consent"]["resident"]["until"] = until
+    sent = SentAgreement(1, "a-1", 4, strict_json.dumps(text).decode())
+    state.store.put_command(
+        b"c", command_sha256="0", gateway="gw-a", kind="agreement.put", who="pl", jti="j", now_unix_s=NOW_UNIX_S,
+        agreement=sent,
+    )  # fmt: skip
+    assert state.store.answer_command(b"c", gateway="gw-a", jti="j", answer="accepted", now_unix_s=NOW_UNIX_S)
+
+
+@pytest.mark.parametrize(("days", "expected"), [(31, []), (29, ["consent-ends"]), (-3, ["consent-ends"])])
+def test_a_consent_that_ends_within_a_month_is_a_planners_task(tmp_path: Path, days: int, expected: list[str]) -> None:
+    state, _homes = make_state(tmp_path, FakeBroker())
+    _hello(state)
+    _agreed(state, until=datetime.fromtimestamp(NOW_UNIX_S + days * 86_400, UTC).date().isoformat())
+    fault.look(state, now_unix_s=NOW_UNIX_S)
+    assert [row["code"] for row in state.store.faults() if row["gateway"] == "gw-a"] == expected
+    state.store.close()
+
+
+def test_a_message_to_home_care_that_does_not_go_out_is_a_fault_and_takes_no_check(tmp_path: Path) -> None:
+    state, _homes = make_state(tmp_path, FakeBroker())
+    _hello(state)
+    start = HandoverStart("h-1", "gw-a", 1, "night-0", "2026-11-18T21:30", "x", "hv-1", [], 5, NOW_UNIX_S)
+    assert state.store.put_handover(start)
+    state.store.fan_out({"hv-1": ("email",)}, fallback=None, now_unix_s=NOW_UNIX_S)
+    for _ in range(3):
+        fault.look(state, now_unix_s=NOW_UNIX_S)
+        assert "delivery-failed" not in {row["code"] for row in state.store.faults()}
+        assert len(state.store.take_deliveries(now_unix_s=NOW_UNIX_S, lease_s=0, limit=9)) == 1
+    for later_s in (0, 400):
+        assert fault.look(state, now_unix_s=NOW_UNIX_S + later_s)[1] == [], "the home's next check can be made"
+        assert "delivery-failed" in {row["code"] for row in state.store.faults() if row["gateway"] == "gw-a"}
+    (delivery,) = state.store.deliveries("h-1")
+    state.store.end_delivery(delivery["number"], now_unix_s=NOW_UNIX_S + 401)
+    fault.look(state, now_unix_s=NOW_UNIX_S + 402)
+    assert "delivery-failed" not in {row["code"] for row in state.store.faults()}
+    state.store.close()
+
+
+def test_a_home_says_how_its_last_check_ended_and_how_many_were_missed(tmp_path: Path) -> None:
+    state, _homes = make_state(tmp_path, FakeBroker())
+    for number, why in ((1, "not-seen"), (2, "seen")):
+        closed = Closed("gw-a", f"c-{number}", why, "op-1", DUE.line, DUE.occasion, number, 9.0, 9, True, number)
+        state.store.put_outcome(closed, closed_jws="x", now_unix_s=NOW_UNIX_S + number, install_epoch=1)
+    for number, reason in enumerate(("missed-check", "not-seen", "home-silent")):
+        start = HandoverStart(
+            f"h-{number}", "gw-a", 1, "n", f"2026-11-1{number}T21:30", reason, None, [], 5, NOW_UNIX_S
+        )
+        assert state.store.put_handover(start)
+    for only in (None, "gw-a"):
+        assert state.store.last_checks(only) == {"gw-a": {"why": "seen", "heard_unix_s": NOW_UNIX_S + 2}}
+        assert state.store.handovers_begun(NOW_UNIX_S - 1, only=only) == {"gw-a": 2}
+        assert state.store.handovers_begun(NOW_UNIX_S + 1, only=only) == {}
+    assert state.store.last_checks("gw-b") == {}
     state.store.close()

@@ -2,7 +2,8 @@
 
 Mutations that turn it red, each tried: begin without looking whether there is one; finish an open one; let the second
 acknowledgement win; count an escalation without moving its time; take an unsigned "paused" for a reason; keep an
-agreement that the home refused; let anybody with a login acknowledge.
+agreement that the home refused; let anybody with a login acknowledge; escalate open ones only; leave
+`escalates_unix_s` as it was when somebody acknowledges or arrives; let who acknowledges late have the agreement's time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from test_centre_app import FakeHome, Published, World, a_world, command, ledger
 
 from centre.missed import GRACE_S, look_once
 from centre.store import HANDOVERS, Store
+from centre.store.handover import AGAIN_S, OUTCOME_S
 from gateway.protocol.key import SigningKey
 from gateway.protocol.message import (
     Accepted,
@@ -41,6 +43,7 @@ LINE, OCCASION = "night-1", "2026-11-23T23:30"
 START_S = datetime(2026, 11, 23, 22, 30, tzinfo=UTC).timestamp()
 END_S = START_S + AGREEMENT["lines"][0]["window_min"] * 60
 WITHIN_S = AGREEMENT["if_not_seen"][0]["within_min"] * 60
+LONGEST_S = max(step["within_min"] for step in AGREEMENT["if_not_seen"]) * 60
 OP_2 = {"Authorization": "Bearer token-of-op-2"}
 
 
@@ -328,10 +331,81 @@ def test_an_open_one_escalates_at_its_deadline_and_again_each_time_until_somebod
         ):
             (one,) = await night.look(at_s)
             assert one["escalations"] == expected
-        assert sum("is not acknowledged" in record.message for record in caplog.records) == 3
+        assert sum(": escalated (" in record.message for record in caplog.records) == 3
+
+    play(tmp_path, act)
+
+
+async def handed_over(night: Night) -> dict[str, Any]:
+    await night.agree()
+    (one,) = await night.look(END_S + GRACE_S)
+    return one
+
+
+async def escalations(night: Night, *times: float) -> list[int]:
+    """How many there have been after a look at each of these times."""
+    return [(await night.look(at_s))[0]["escalations"] for at_s in times]
+
+
+def test_one_that_is_acknowledged_escalates_until_somebody_is_there(tmp_path: Path):
+    async def act(night: Night) -> None:
+        one = await handed_over(night)
         assert (await night.post(f"{one['id']}/acknowledge"))[0] == 200
-        (one,) = await night.look(deadline_s + 20 * WITHIN_S)
-        assert (one["escalations"], one["state"]) == (3, "acknowledged")
+        agreed_s = one["created_unix_s"] + LONGEST_S
+        assert await escalations(night, agreed_s - 1, agreed_s, agreed_s + AGAIN_S - 1, agreed_s + AGAIN_S) == [
+            0,
+            1,
+            1,
+            2,
+        ]
+        (item,) = (await night.world.client.get("/api/v1/queue")).json()["items"]
+        assert (item["rank"], item["by_unix_s"]) == ("handover-late", agreed_s)
+        status, said = await night.post(f"{one['id']}/arrive")
+        assert (status, said["by_unix_s"]) == (200, night.clock() + OUTCOME_S)
+        assert await escalations(night, agreed_s + AGAIN_S + OUTCOME_S - 1) == [2]
+
+    play(tmp_path, act)
+
+
+def test_who_takes_it_on_after_the_agreed_time_gets_a_quarter_of_an_hour(tmp_path: Path):
+    async def act(night: Night) -> None:
+        one = await handed_over(night)
+        late_s = one["created_unix_s"] + LONGEST_S + 60
+        (before,) = await night.look(late_s)
+        assert (await night.post(f"{one['id']}/acknowledge"))[0] == 200
+        told = before["escalations"]
+        assert await escalations(night, late_s + AGAIN_S - 1, late_s + AGAIN_S) == [told, told + 1]
+
+    play(tmp_path, act)
+
+
+def test_an_arrival_without_an_outcome_escalates_until_somebody_says_what_came_of_it(tmp_path: Path):
+    async def act(night: Night) -> None:
+        one = await handed_over(night)
+        for action in ("acknowledge", "arrive"):
+            assert (await night.post(f"{one['id']}/{action}"))[0] == 200
+        arrived_s = night.clock()
+        due_s = arrived_s + OUTCOME_S
+        assert await escalations(night, due_s - 1, due_s, due_s + AGAIN_S) == [0, 1, 2]
+        assert (await night.post(f"{one['id']}/done", {"outcome": "visited"}))[0] == 200
+        assert await night.look(due_s + 9 * AGAIN_S) == []
+        assert [row["escalations"] for row in await night.handovers("?all=1")] == [2]
+        assert [event["what"] for event in night.store.handover_events(one["id"])] == [
+            "created", "acknowledged", "arrived", "outcome-overdue", "outcome-overdue", "done",
+        ]  # fmt: skip
+
+    play(tmp_path, act)
+
+
+def test_one_that_an_earlier_version_acknowledged_is_raised_again(tmp_path: Path):
+    async def act(night: Night) -> None:
+        one = await handed_over(night)
+        assert (await night.post(f"{one['id']}/acknowledge"))[0] == 200
+        with night.store._writing() as connection:
+            connection.execute(
+                sa.update(HANDOVERS).values(arrive_by_unix_s=None, escalates_unix_s=one["deadline_unix_s"])
+            )
+        assert await escalations(night, one["deadline_unix_s"]) == [1]
 
     play(tmp_path, act)
 
