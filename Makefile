@@ -7,6 +7,7 @@ N ?= 50
 RECORDS ?= 10000
 SECONDS ?= 600
 CAMERA_CACHE ?= $(or $(XDG_CACHE_HOME),/var/tmp)/tillsyn-camera-contract
+NM_CACHE ?= $(or $(XDG_CACHE_HOME),/var/tmp)/tillsyn-networkmanager-contract
 ONLY ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +21,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
@@ -100,6 +101,10 @@ camera-contract: $(STAMP) ## the camera's adapter against the real picamera2 and
 	tests/camera_contract/setup.sh "$(CAMERA_CACHE)" >&2
 	$(SUDO) unshare --mount --pid --fork sh -c 'mount -t proc proc "$$0/proc" && exec chroot "$$0" env \
 		PYTHONPATH=/opt/tree:/opt/wheels PYTHONDONTWRITEBYTECODE=1 python3 /opt/tree/contract.py' "$(CAMERA_CACHE)/trixie"
+
+networkmanager-contract: $(STAMP) ## the wizard's network port against Debian's NetworkManager and simulated radios in QEMU (root; slow)
+	tests/networkmanager_contract/setup.sh "$(NM_CACHE)" >&2
+	nice -n 19 $(BIN)/python tests/networkmanager_contract "$(NM_CACHE)"
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations

@@ -62,6 +62,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--backup", type=Path, metavar="FILE", help="copy the running centre's SQLite database to FILE, and end"
     )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="print the enrolled homes' ends of the tunnel, and end (see docs/network.md)",
+    )
     parser.set_defaults(run=run)
     witness = subparsers.add_parser(
         "witness",
@@ -78,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the centre until SIGINT or SIGTERM; returns the exit status."""
     if args.backup is not None:
         return _back_up(args.config, args.backup)
+    if args.peers:
+        return _print_peers(args.config)
 
     async def serve() -> None:
         from centre import config, service
@@ -112,6 +119,18 @@ def _back_up(config_path: Path, target: Path) -> int:
         print(f"tillsyn centre: the backup failed: {exc}", file=sys.stderr)
         return 1
     print(f"Backup: {target}", flush=True)
+    return 0
+
+
+def _print_peers(config_path: Path) -> int:
+    from centre import config, est, service
+
+    try:
+        with contextlib.closing(service.open_store(config.load(config_path))) as store:
+            print(est.peers(store.enrolments()), end="")
+    except ConfigError as exc:
+        print(f"tillsyn centre: {exc}", file=sys.stderr)
+        return EXIT_CONFIG
     return 0
 
 

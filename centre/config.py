@@ -17,7 +17,8 @@ from centre.witness import read_ledger_key
 from gateway.core.error import ConfigError
 from gateway.core.refusal import RefusedError
 from gateway.protocol.key import SigningKey, VerifyingKey
-from gateway.protocol.message import GatewayId, Id
+from gateway.protocol.message import GatewayId, Id, IPv4
+from gateway.protocol.tunnel_key import TunnelKey
 
 MAX_GRANT_HOMES = 64
 """Homes by name in one grant; with more, the grant names their groups. Source: gateway.protocol.message.Grant."""
@@ -121,6 +122,23 @@ class RelayConfig(_Section, frozen=True):
     port: Annotated[int, Meta(ge=1, le=65535)]
 
 
+class EstTunnelConfig(_Section, frozen=True):
+    """The tunnel's end at the centre. Each home that is enrolled gets the next free address of `network`.
+
+    `tillsyn centre peers` prints the homes' keys and addresses for `tillsyn authority tunnel-config`.
+    """
+
+    network: Annotated[str, Meta(pattern=r"^[0-9.]{7,15}/[0-9]{1,2}\Z")]
+    centre: Annotated[list[IPv4], Meta(min_length=1, max_length=4)]
+    centre_key: TunnelKey
+    endpoint_host: str
+    endpoint_port: Port
+    fallback_broker: IPv4 | None = None
+    """With it and `fallback_relay`, where homes are reached by TLS whose network lets no tunnel through."""
+    fallback_relay: IPv4 | None = None
+    fallback_port: Port = 443
+
+
 class EstConfig(_Section, frozen=True):
     """The enrolment service, with TLS of its own; `ca_*` is the CA that gives the homes their certificates."""
 
@@ -136,6 +154,8 @@ class EstConfig(_Section, frozen=True):
     groups: list[Id] = msgspec.field(default_factory=list)
     """The groups of every home that is enrolled here."""
     relay: RelayConfig | None = None
+    tunnel: EstTunnelConfig | None = None
+    """Without it homes are enrolled that have none."""
 
 
 class OidcConfig(_Section, frozen=True):

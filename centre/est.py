@@ -18,6 +18,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import ipaddress
 import json
 import logging
 import secrets
@@ -48,7 +49,8 @@ from gateway.edge.http_uvicorn import Server, peer_certificate, server_config, s
 from gateway.protocol import strict_json
 from gateway.protocol.envelope import make_trust, verify
 from gateway.protocol.key import VerifyingKey
-from gateway.protocol.message import GatewayId, InstallationProtocol, Role
+from gateway.protocol.message import GatewayId, InstallationProtocol, Role, TunnelSettings
+from provisioning.authority import tunnel_config
 from provisioning.authority.error import AuthorityError
 from provisioning.authority.x509 import CertificateAuthority
 from provisioning.enrolment import pkcs
@@ -57,11 +59,13 @@ from provisioning.enrolment.word import (
     AlarmState,
     BrokerPlace,
     EndPoint,
+    Fallback,
     Keys,
     Place,
     ProtocolTaken,
     Standing,
     Targets,
+    TunnelPlace,
     Word,
     decode,
     encode,
@@ -106,6 +110,10 @@ class Desk:
     authority: CertificateAuthority
     roots: list[dict[str, str]]
     trust: str
+    witness: str | None = None
+    """The vkey of the centre's own witness, for the homes to believe."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of those that are given an address."""
     _line: bytes = field(default_factory=lambda: secrets.token_bytes(LINE_BYTES))
 
     @property
@@ -200,13 +208,17 @@ class Desk:
             read_ledger_key(gateway, keys.ledger_vkey)
         except ConfigError as exc:
             raise RefusedError(RefusalCode.WRONG_DEVICE, str(exc)) from exc
+        async with self._turn:
+            return await self._registered(certificate, gateway, shown, keys)
+
+    async def _registered(self, certificate: x509.Certificate, gateway: str, shown: str, keys: Keys) -> Response:
         known = await asyncio.to_thread(self.store.newest_enrolment, gateway)
         if known is None or known.first_spki_sha256 != shown:
             if await asyncio.to_thread(self.store.issued_certificate, gateway, shown) is None:
                 # Of our CA, and yet not what the newest code has brought: an earlier installation's.
                 raise _RefusalError(403, "not-enrolled")
             epoch = await asyncio.to_thread(self.store.next_install_epoch, gateway)
-            place = self._place(gateway, epoch)
+            place = await asyncio.to_thread(self._place, gateway, epoch, keys)
             known = Enrolment(
                 gateway, epoch, shown, shown, _pem(certificate), keys.device_jwk, keys.ledger_vkey,
                 encode(place).decode(), short_code(certificate_der=_der(certificate), keys=keys, place=place),
@@ -214,11 +226,14 @@ class Desk:
             )  # fmt: skip
             await asyncio.to_thread(self.store.put_enrolment, known)
             self.state.events.send("enrolment", {"gateway": gateway})
-        if (known.device_jwk, known.ledger_vkey) != (keys.device_jwk, keys.ledger_vkey):
+        tunnel = decode(known.place_json.encode(), Place).tunnel
+        known_keys = Keys(known.device_jwk, known.ledger_vkey, keys.tunnel_key if tunnel is None else tunnel.home_key)
+        if known_keys != keys:
             raise _RefusalError(409, "other-keys")
         return Response(known.place_json.encode(), media_type="application/json")
 
-    def _place(self, gateway: str, epoch: int) -> Place:
+    def _place(self, gateway: str, epoch: int, keys: Keys) -> Place:
+        """Blocking."""
         broker = self.config.broker_for_homes
         return Place(
             gateway,
@@ -227,7 +242,35 @@ class Desk:
             self.roots,
             self.trust,
             BrokerPlace(broker.host, broker.port, broker.server_name),
+            self.witness,
+            self._tunnel(keys.tunnel_key),
         )
+
+    def _tunnel(self, home_key: str | None) -> TunnelPlace | None:
+        """The next free address; one that was given once is not given again, whatever became of it."""
+        config = self.config.tunnel
+        if config is None or home_key is None:
+            return None
+        given = {tunnel.settings.address for tunnel in map(tunnel_of, self.store.enrolments()) if tunnel is not None}
+        network = ipaddress.ip_network(config.network)
+        free = (str(each) for each in network.hosts() if str(each) not in {*given, *config.centre})
+        address = next(free, None)
+        if address is None:
+            raise _RefusalError(503, "no-address")
+        settings = TunnelSettings(
+            1,
+            address,
+            list(config.centre),
+            config.centre_key,
+            config.endpoint_host,
+            config.endpoint_port,
+            tunnel_config.MTU_BYTES,
+        )
+        fallback = None
+        if config.fallback_broker is not None and config.fallback_relay is not None:
+            port = config.fallback_port
+            fallback = Fallback(config.fallback_broker, port, config.fallback_relay, port)
+        return TunnelPlace(settings, home_key, fallback)
 
     async def _standing(self, request: Request) -> Response:
         enrolment, _ = await self._peer(request)
@@ -404,7 +447,23 @@ def make_desk(config: EstConfig, state: CentreState) -> Desk:
         raise ConfigError(f"est: {exc}") from exc
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise ConfigError("est: ca_path and ca_key_path are not of one pair")
-    return Desk(state, config, CertificateAuthority(certificate, key), roots, trust.decode("ascii"))
+    witness = None if state.cosigner is None else str(state.cosigner.public)
+    return Desk(state, config, CertificateAuthority(certificate, key), roots, trust.decode("ascii"), witness)
+
+
+def tunnel_of(enrolment: Enrolment) -> TunnelPlace | None:
+    return decode(enrolment.place_json.encode(), Place).tunnel
+
+
+def peers(enrolments: list[Enrolment]) -> str:
+    """The homes whose codes were the same, as `tillsyn authority tunnel-config` reads them: the newest of each."""
+    newest = {one.gateway: one for one in sorted(enrolments, key=lambda one: one.install_epoch) if one.is_same}
+    places = {gateway: tunnel_of(one) for gateway, one in sorted(newest.items())}
+    return "".join(
+        f"{gateway} {tunnel.home_key} {tunnel.settings.address}\n"
+        for gateway, tunnel in places.items()
+        if tunnel is not None
+    )
 
 
 def home_of(enrolment: Enrolment, groups: frozenset[str]) -> Home:

@@ -6,6 +6,8 @@ installation brings: what is left is the image's part (templates of configuratio
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +21,7 @@ from provisioning.authority.x509 import private_pem
 from provisioning.bench_home import ADDRESS, BenchHome, free_port
 from provisioning.factory.stub import Stub, make_stub
 
-INSTALLATION: Final = ("gateway", "install_epoch", "groups", "device_key", "ledger_key", "roots", "trust")
+INSTALLATION: Final = ("gateway", "install_epoch", "groups", "device_key", "ledger_key", "roots", "trust", "witness")
 """What of guard.toml an installation brings."""
 LINK_INSTALLATION: Final = ("gateway", "broker_host", "broker_port", "broker_name", "ca", "cert", "key")
 
@@ -32,6 +34,8 @@ class BenchDevice:
     stub: Stub
     est_port: int
     wizard_port: int
+    steward_token: str
+    """Login of the steward who may consent that set-up is entered again."""
 
     @property
     def directory(self) -> Path:
@@ -57,7 +61,7 @@ def make(directory: Path, *, bus: str, camera: str = "room", isolate: bool = Tru
     draft = make_stub(enrol_at=f"https://localhost:{est_port}", centre_ca=_any_ca())
     home = bench_home.make(directory, camera=camera, isolate=isolate, gateway=draft.setup.gateway)
     stub = Stub(draft.setup, draft.contact, draft.code, draft.certificate, draft.key, home.authority.pem())
-    device = BenchDevice(home, stub, est_port, wizard_port)
+    device = BenchDevice(home, stub, est_port, wizard_port, secrets.token_urlsafe(24))
     _centre(device)
     _broker(device)
     _device(device, bus, isolate=isolate, try_s=try_s)
@@ -76,6 +80,8 @@ def _centre(device: BenchDevice) -> None:
         (folder / name).write_bytes((home.directory / "home" / name).read_bytes())
     table = _read(home.centre_config)
     table["homes"] = []
+    login = hashlib.sha256(device.steward_token.encode()).hexdigest()
+    table["accounts"].append({"who": "steward-demo", "roles": ["steward"], "login_sha256": login})
     table["est"] = {
         "host": ADDRESS,
         "port": device.est_port,
@@ -105,7 +111,7 @@ def _device(device: BenchDevice, bus: str, *, isolate: bool, try_s: float) -> No
         each.mkdir(mode=0o700)
     run, identity = folder / "run", folder / "guard"
     guard = {key: value for key, value in _read(made / "guard.toml").items() if key not in INSTALLATION}
-    guard |= {"state_dir": str(folder / "state")}
+    guard |= {"state_dir": str(folder / "state"), "act_path": str(run / "act")}
     guard |= {name: str(run / f"{name.removesuffix('_socket')}.sock") for name in guard if name.endswith("_socket")}
     link = {key: value for key, value in _read(made / "link.toml").items() if key not in LINK_INSTALLATION}
     link |= {"guard_socket": str(run / "guard.sock"), "outbox": str(folder / "link" / "outbox.sqlite")}
@@ -151,6 +157,7 @@ def _device(device: BenchDevice, bus: str, *, isolate: bool, try_s: float) -> No
             "park": str(etc / "park.toml"),
             "fresh": str(etc / "fresh.toml"),
             "setup": str(etc / "setup.toml"),
+            "act": str(device.act_path),
             "run_dir": str(run),
             "isolate": isolate,
         },

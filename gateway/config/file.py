@@ -110,6 +110,8 @@ class GuardConfig(Config, frozen=True):
     """How long after its cosignature a record keeps its payload here."""
     setup_socket: AbsolutePath | None = None
     """For the installer's wizard; without it this device can't be set up by one."""
+    act_path: AbsolutePath | None = None
+    """Appears when somebody did set-up's physical act: the wizard may listen again."""
     demand_cross_check: bool = False
     tunnel_socket: AbsolutePath | None = None
     """Of `tillsyn-tunnel`, for orders; None where there is no tunnel."""

@@ -1,6 +1,7 @@
 """The one who decides: untrusted bytes in, an order or a refusal out. No I/O, no clock of its own."""
 
 from gateway.decision.gate import (
+    AllowSetup,
     CloseCheck,
     Gate,
     GiveVerdict,
@@ -16,6 +17,7 @@ from gateway.decision.gate import (
 )
 
 __all__ = [
+    "AllowSetup",
     "CloseCheck",
     "Gate",
     "GiveVerdict",

@@ -55,6 +55,7 @@ from gateway.protocol.message import (
     Close,
     Lease,
     Open,
+    SetupEnter,
     TimeStatement,
     TrustPut,
     TunnelPut,
@@ -78,6 +79,10 @@ REFUSED_FOR_GOOD: Final = frozenset(
 MAX_REMEMBERED: Final = 256
 NOT_TONIGHT_S: Final = 12 * 3600.0
 """How long a pause lasts that was made while the clock knew no time, from when it knows it again."""
+SETUP_CONSENT_S: Final = 12 * 3600.0
+"""How long a steward's consent to set-up waits for the physical act: a shift."""
+CLOCKS_APART_S: Final = 600.0
+"""A steward's clock may be so far ahead of ours."""
 PREPARE_AHEAD_S = 60.0
 """A challenge starts the eye's process only when an attempt is open now or opens within this time."""
 
@@ -177,6 +182,16 @@ class TakeTunnel:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AllowSetup:
+    """A steward's consent that set-up is entered once more, until then. Record it, then `Gate.take_setup`."""
+
+    re: str
+    who: str
+    role: str
+    until_unix_s: float
+
+
 Order = (
     IssueChallenge
     | OpenCheck
@@ -187,6 +202,7 @@ Order = (
     | TakeTrust
     | TakeTunnel
     | Withdraw
+    | AllowSetup
 )
 
 
@@ -211,6 +227,8 @@ class Gate:
     """The highest version of an agreement that was ever in force here, whether or not it can still be read."""
     tunnel_version: int = 1
     """The highest version of the tunnel that was ever ordered; 1 is the enrolment's."""
+    setup_until_unix_s: float = 0.0
+    """Until when the newest consent to set-up counted or counts; each later one must reach beyond it."""
     withdrawn_unix_s: float | None = None
     """When the resident withdrew, at the latest; None where nobody did."""
     withdrawn_consents: frozenset[str] = frozenset()
@@ -281,6 +299,8 @@ class Gate:
                     raise RefusedError(RefusalCode.STALE_VERSION, "tunnel")
                 is_new = settings.version > self.tunnel_version
                 return TakeTunnel(jti, verified.who, verified.role, settings, renew_key, is_new)
+            case SetupEnter(jti=jti, at=at):
+                return AllowSetup(jti, verified.who, verified.role, self._setup_until(at, now_s))
             case AgreementWithdraw(jti=jti):
                 return Withdraw(jti, verified.who, verified.role)
 
@@ -295,6 +315,16 @@ class Gate:
         if self.withdrawn_unix_s is None:
             return False
         return resident.given >= datetime.fromtimestamp(self.withdrawn_unix_s, UTC).astimezone(agreement.zone).date()
+
+    def _setup_until(self, at_unix_s: float, now_s: float) -> float:
+        """Until when a consent of `at_unix_s` counts. Without a network the clock is only known from below."""
+        until_unix_s = at_unix_s + SETUP_CONSENT_S
+        interval = self.clock.interval(now_s)
+        if until_unix_s <= self.setup_until_unix_s:
+            raise RefusedError(RefusalCode.STALE_VERSION, "no newer consent than the last one")
+        if interval.lo_unix_s >= until_unix_s or at_unix_s > interval.hi_unix_s + CLOCKS_APART_S:
+            raise RefusedError(RefusalCode.OUTSIDE_WINDOW, "a consent of another day")
+        return until_unix_s
 
     def take_agreement(self, agreement: Agreement) -> None:
         """Make a durably stored agreement the one in force; only a fresh consent in it lifts a withdrawal."""

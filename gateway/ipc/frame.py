@@ -172,6 +172,10 @@ class AskState(Frame, frozen=True):
     pass
 
 
+class SetupAct(Frame, frozen=True):
+    """Somebody stands at the device and wants set-up to open: what the button says that is held while power comes."""
+
+
 # guard → resident's hand
 class LocalFacts(Frame, frozen=True):
     """What holds at the device now; `paused_until_unix_s` is None with `paused` for until the clock knows the time."""
@@ -205,7 +209,7 @@ class TunnelTaken(Frame, frozen=True):
 
 ToTunnel = TunnelOrder
 ToGuardFromTunnel = TunnelTaken
-ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState
+ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState | SetupAct
 ToHand = LocalFacts
 ToGuardFromLink = (
     Beat | CommandArrived | TimeArrived | CosignedArrived | BrokerChanged | OutboxWants | LinkHealth | Logged

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from gateway.ipc.frame import Beat, CheckId, Code, Frame, MediaOpened
-from gateway.protocol.message import GatewayId, Id, Nonce, ProtocolLine, Sdp
+from gateway.protocol.message import GatewayId, Id, IPv4, Nonce, ProtocolLine, Sdp, TunnelSettings
+from gateway.protocol.tunnel_key import TunnelKey
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Noted = Literal[
@@ -56,6 +58,10 @@ class Install(Frame, frozen=True):
     groups: Annotated[list[Id], Meta(max_length=16)]
     roots: Annotated[list[dict[str, str]], Meta(min_length=1, max_length=4)]
     trust: Annotated[bytes, Meta(max_length=16 * 1024)]
+    witness: Annotated[str, Meta(max_length=300)] | None = None
+    tunnel: TunnelSettings | None = None
+    fallback: Annotated[list[IPv4], Meta(max_length=4)] = msgspec.field(default_factory=list)
+    """The centre's public addresses that the device's filter is to let it speak to."""
 
 
 class Note(Frame, frozen=True):
@@ -63,6 +69,12 @@ class Note(Frame, frozen=True):
 
     what: Noted
     digest: Digest | None = None
+
+
+class Allow(Frame, frozen=True):
+    """A steward's signed consent that set-up is entered once more, carried here because the home has no line."""
+
+    envelope: Annotated[bytes, Meta(max_length=16 * 1024)]
 
 
 class AskNonce(Frame, frozen=True):
@@ -114,6 +126,12 @@ class Standing(Frame, frozen=True):
 
     is_fresh: bool
     is_open: bool
+    entered: int = 0
+    """How many times set-up was entered anew."""
+    is_allowed: bool = False
+    """A steward has consented that it is entered once more."""
+    is_acted: bool = False
+    """Somebody did the physical act a short while ago."""
     gateway: GatewayId | None = None
     install_epoch: int | None = None
     clock: Code = "floor"
@@ -136,6 +154,7 @@ class Standing(Frame, frozen=True):
 class KeysMade(Frame, frozen=True):
     device_jwk: dict[str, str]
     ledger_vkey: Annotated[str, Meta(max_length=200)]
+    tunnel_key: TunnelKey | None = None
 
 
 class Done(Frame, frozen=True):
@@ -186,6 +205,7 @@ ToGuardFromSetup = (
     | ForgetKeys
     | Install
     | Note
+    | Allow
     | AskNonce
     | Preview
     | RenewPreview

@@ -175,6 +175,16 @@ class TunnelPut(Message, frozen=True):
     """Make a new key pair for it. It needs an address of its own then: at the centre both keys live side by side."""
 
 
+class SetupEnter(Message, frozen=True):
+    """Set-up may be entered once more, by whoever does the physical act at the device. Taken once, and for 12 h."""
+
+    KIND: ClassVar[str] = "setup.enter"
+    aud: Audience
+    jti: Id
+    at: UnixSeconds
+    """When the steward said it; above every earlier one's."""
+
+
 class TimeStatement(Message, frozen=True):
     """The centre's clock, bound to the device's nonce."""
 
@@ -378,13 +388,13 @@ KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
-        TimeAsk, TunnelPut,
+        TimeAsk, TunnelPut, SetupEnter,
         Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Refused, Hello, Health, LogLines,
         InstallationProtocol,
     )
 }  # fmt: skip
 
-Command = Challenge | Open | Lease | VerdictGiven | Close | AgreementPut | AgreementWithdraw | TunnelPut
+Command = Challenge | Open | Lease | VerdictGiven | Close | AgreementPut | AgreementWithdraw | TunnelPut | SetupEnter
 """What a granted person may sign."""
 
 ROLE_FOR: dict[type[Message], frozenset[Role]] = {
@@ -396,6 +406,7 @@ ROLE_FOR: dict[type[Message], frozenset[Role]] = {
     AgreementPut: frozenset({Role.PLANNER}),
     AgreementWithdraw: frozenset({Role.PLANNER, Role.STEWARD}),
     TunnelPut: frozenset({Role.STEWARD}),
+    SetupEnter: frozenset({Role.STEWARD}),
 }
 """Which roles may sign what; a kind that is missing here can't be signed by a granted key."""
 

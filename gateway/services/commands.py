@@ -45,6 +45,7 @@ def register(commands: Any) -> None:
         ("pause", "not tonight: no check opens until the time is over; ends a running check at once"),
         ("stop", "withdraw consent: nothing opens again until a new agreement with a fresh consent is signed"),
         ("resume", "end a pause that was made here; does not undo `stop`"),
+        ("act", "set-up's physical act, as if the button had been held while power came: the wizard may open again"),
         ("state", "say what holds at this device now"),
     ):
         command = commands.add_parser(
@@ -53,6 +54,8 @@ def register(commands: Any) -> None:
         command.add_argument("--socket", type=Path, default=CONTROL_SOCKET, metavar="PATH", help="default %(default)s")
         if name == "pause":
             command.add_argument("--hours", type=float, default=12.0, metavar="H", help="default 12")
+        if name == "act":
+            command.add_argument("--path", type=Path, metavar="FILE", help="make this file: there is no guard yet")
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.set_defaults(run=_hand)
     ledger = commands.add_parser("ledger", help="read or verify the log of when, how long, who")
@@ -155,6 +158,11 @@ def _hand(options: argparse.Namespace) -> int:
             word = frame.StopForGood()
         case "resume":
             word = frame.EndPause()
+        case "act" if options.path is not None:
+            options.path.touch(mode=0o660)
+            return 0
+        case "act":
+            word = frame.SetupAct()
         case _:
             word = frame.AskState()
     facts = asyncio.run(hand.tell(options.socket, word))

@@ -29,6 +29,7 @@ from gateway.ledger.disk import Disk, replace_durably
 from gateway.protocol.envelope import make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey
 from gateway.protocol.message import GatewayId
+from gateway.protocol.tunnel_key import new_private_key, public_key
 from gateway.services.guard_core import close_fds
 from gateway.services.guard_state import load_device_key, load_ledger_key
 
@@ -38,7 +39,11 @@ DEVICE_KEY: Final = "device.pem"
 LEDGER_KEY: Final = "ledger.pem"
 ROOTS: Final = "roots.json"
 TRUST: Final = "trust.jws"
+TUNNEL_KEY: Final = "tunnel.key"
+TUNNEL: Final = "tunnel.json"
+FILTER: Final = "centre.nft"
 GUARD: Final = "guard.toml"
+KEYS: Final = (DEVICE_KEY, LEDGER_KEY, TUNNEL_KEY)
 BEAT_S: Final = 1.0
 
 
@@ -51,6 +56,8 @@ class FreshConfig(Config, frozen=True):
     guard_template: AbsolutePath
     """TOML with everything of `guard.toml` that does not depend on the installation."""
     demand_isolation: bool
+    named_dir: AbsolutePath | None = None
+    """Where keys and trust will lie for the guard, if root moves them there afterwards; `identity_dir` where None."""
 
 
 class _InstalledError(Exception):
@@ -119,7 +126,7 @@ class Fresh:
             case setup.MakeKeys():
                 return self._keys()
             case setup.ForgetKeys():
-                for name in (DEVICE_KEY, LEDGER_KEY):
+                for name in KEYS:
                     (self._directory / name).unlink(missing_ok=True)
                 return setup.Done()
             case setup.Install():
@@ -136,10 +143,20 @@ class Fresh:
                 replace_durably(Disk(), device, SigningKey.generate().to_pem())
             if not ledger.exists():
                 replace_durably(Disk(), ledger, _ed25519_pem())
+            tunnel = self._tunnel_key()
         except OSError as exc:
             raise RefusedError(RefusalCode.LEDGER_UNWRITABLE, str(exc)) from exc
         signer: NoteSigner = load_ledger_key(ledger, self._config.gateway)
-        return setup.KeysMade(load_device_key(device).verifying.jwk(), str(signer.verifier))
+        return setup.KeysMade(load_device_key(device).verifying.jwk(), str(signer.verifier), tunnel)
+
+    def _tunnel_key(self) -> str | None:
+        """The public half of the tunnel's key, which is made here if it is missing; None for a device without one."""
+        if self._template().get("tunnel_socket") is None:
+            return None
+        path = self._directory / TUNNEL_KEY
+        if not path.exists():
+            replace_durably(Disk(), path, new_private_key() + b"\n")
+        return public_key(path.read_bytes())
 
     def _install(self, got: setup.Install) -> None:
         if got.gateway != self._config.gateway:
@@ -149,10 +166,15 @@ class Fresh:
                 raise RefusedError(RefusalCode.UNKNOWN_KEY, "no keys were made")
         roots = {key.kid: key for key in map(VerifyingKey.from_jwk, got.roots)}
         make_trust(got.trust, roots)
+        if got.tunnel is not None and not (self._directory / TUNNEL_KEY).exists():
+            raise RefusedError(RefusalCode.UNKNOWN_KEY, "a tunnel, and no key was made for one")
         content = self._guard_toml(got)
         try:
             replace_durably(Disk(), self._directory / ROOTS, json.dumps(got.roots).encode())
             replace_durably(Disk(), self._directory / TRUST, got.trust)
+            if got.tunnel is not None:
+                replace_durably(Disk(), self._directory / TUNNEL, msgspec.json.encode(got.tunnel))
+                replace_durably(Disk(), self._directory / FILTER, _filter(got.fallback))
             replace_durably(Disk(), self._directory / GUARD, content)
         except OSError as exc:
             # Without guard.toml nothing of it counts; with it, should the last fsync have failed, all of it is there.
@@ -162,23 +184,34 @@ class Fresh:
 
     def _guard_toml(self, got: setup.Install) -> bytes:
         """Raises ConfigError when template and place make no configuration: the image's fault, not the wizard's."""
-        path = Path(self._config.guard_template)
+        table = self._template()
+        place = Path(self._config.named_dir or self._directory)
         try:
-            table: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
             table |= {
                 "gateway": got.gateway,
                 "install_epoch": got.install_epoch,
                 "groups": list(got.groups),
                 "setup_socket": self._config.setup_socket,
-                "device_key": str(self._directory / DEVICE_KEY),
-                "ledger_key": str(self._directory / LEDGER_KEY),
-                "roots": str(self._directory / ROOTS),
-                "trust": str(self._directory / TRUST),
+                "device_key": str(place / DEVICE_KEY),
+                "ledger_key": str(place / LEDGER_KEY),
+                "roots": str(place / ROOTS),
+                "trust": str(place / TRUST),
             }
+            if got.tunnel is None:
+                table.pop("tunnel_socket", None)
+            if got.witness is not None:
+                table["witness"] = got.witness
             msgspec.convert(table, GuardConfig, strict=True)
+        except msgspec.MsgspecError as exc:
+            raise ConfigError(f"{self._config.guard_template}: {exc}") from exc
+        return msgspec.toml.encode(table)
+
+    def _template(self) -> dict[str, Any]:
+        path = Path(self._config.guard_template)
+        try:
+            return dict(msgspec.toml.decode(path.read_bytes()))
         except (OSError, msgspec.MsgspecError) as exc:
             raise ConfigError(f"{path}: {exc}") from exc
-        return msgspec.toml.encode(table)
 
 
 def is_enrolled(config: FreshConfig) -> bool:
@@ -197,6 +230,12 @@ def main(config: FreshConfig) -> None:
         demand_isolation()
     if not is_enrolled(config):
         run_until_signal(Fresh(config).run())
+
+
+def _filter(addresses: list[str]) -> bytes:
+    """The set `centre` of the device's packet filter: systemd/nftables."""
+    elements = f"add element inet tillsyn centre {{ {', '.join(addresses)} }}\n" if addresses else ""
+    return f"flush set inet tillsyn centre\n{elements}".encode()
 
 
 def _ed25519_pem() -> bytes:

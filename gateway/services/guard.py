@@ -53,7 +53,7 @@ from gateway.services.guard_missed import MissedChecks
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
-from gateway.services.guard_setup import BEGUN, SetupSide, has_begun, is_open, saved_aim_deg
+from gateway.services.guard_setup import BEGUN, Door, SetupSide, door_of, saved_aim_deg
 from gateway.services.guard_state import (
     Chronicle,
     Remembered,
@@ -88,7 +88,7 @@ class Guard:
         inputs: GpiozeroInputs | None,
         read_power: Callable[[], Power] | None,
         *,
-        setup_open: bool = False,
+        door: Door | None = None,
     ) -> None:
         self._core = core
         self._link = link = LinkSide(core)
@@ -102,8 +102,10 @@ class Guard:
         self._commands = Commands(core, link, records, replies, self._reports, eye, self._tunnel)
         self._missed = MissedChecks(core, link, records)
         self._witness = WitnessSide(core, records, replies)
-        self._hands = Hands(core, records, self._commands)
-        self._setup = SetupSide(core, link, records, self._check, setup_open)
+        self._hands = hands = Hands(core, records, self._commands)
+        self._setup = SetupSide(core, link, records, self._check, door or Door(), hands.resume_after_act)
+        self._commands.allow_setup = self._setup.allow
+        self._hands.on_act = self._setup.act
         self.logs = Logs(core, link)
         self._interlock = Interlock(core, records, self._hands, inputs, read_power)
         core.dispatch = self._check.dispatch
@@ -257,7 +259,7 @@ def assemble(
     chronicle = Chronicle(None, boot, software_version())
     obstacle: RefusalCode | None = None
     past = Remembered.nothing()
-    setup_open = setup_begins = False
+    door, setup_begins = Door(), False
     trust = provisioned_trust(config)
     try:
         signer = load_ledger_key(Path(config.ledger_key), config.gateway)
@@ -270,7 +272,8 @@ def assemble(
         past = remember(config, records)
         chronicle.book, chronicle.standing = past.book, past.standing
         # The ledger is the only memory of set-up; one that can't be believed opens nothing, and no preview either.
-        setup_open, setup_begins = is_open(records), config.setup_socket is not None and not has_begun(records)
+        door = door_of(records)
+        setup_begins = config.setup_socket is not None and not door.has_begun
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM
@@ -294,6 +297,7 @@ def assemble(
         past.history[:] = [*(a for a in past.history if a.outcome != "open"), recovered]
     if setup_begins:
         chronicle.append(RecordKind.SETUP, now_s, clock, why=BEGUN)
+        door = door.after(BEGUN)
     chronicle.checkpoint()
     gate = Gate(
         Identity(config.gateway, config.install_epoch, frozenset(config.groups)),
@@ -307,11 +311,12 @@ def assemble(
         moved=past.moved,
         version_floor=past.agreement_version,
         tunnel_version=past.tunnel_version,
+        setup_until_unix_s=door.allowed_until_unix_s,
         withdrawn_unix_s=past.withdrawn_unix_s,
         withdrawn_consents=past.withdrawn_consents,
     )
     core = Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
-    return Guard(core, inputs, read_power, setup_open=setup_open or setup_begins)
+    return Guard(core, inputs, read_power, door=door)
 
 
 def main(config: GuardConfig) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from gateway.check import machine
@@ -11,6 +12,7 @@ from gateway.check.machine import Why
 from gateway.core.error import LedgerUnwritableError
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.decision import (
+    AllowSetup,
     CloseCheck,
     GiveVerdict,
     IssueChallenge,
@@ -46,6 +48,7 @@ class Commands:
     reports: Reports
     eye: EyeSide
     tunnel: TunnelSide
+    allow_setup: Callable[[AllowSetup], None] = field(init=False)
 
     def hear(self, untrusted: bytes, correlation: bytes) -> None:
         try:
@@ -79,6 +82,9 @@ class Commands:
                 self._take_trust(order, correlation)
             case TakeTunnel():
                 self.tunnel.take(order, correlation)
+            case AllowSetup(re):
+                self.allow_setup(order)
+                self.replies.reply(Accepted(self.core.config.gateway, re), correlation)
             case Withdraw(re, who, role):
                 self.withdraw(who=who, role=role, why="signed")
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from gateway.check import machine
 from gateway.check.machine import Why
 from gateway.core.refusal import RefusedError
+from gateway.decision.gate import NOT_TONIGHT_S
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError
 from gateway.ledger import RecordKind
@@ -29,7 +31,10 @@ class Hands:
     core: Core
     records: Records
     commands: Commands
+    on_act: Callable[[], bool] = field(init=False)
+    """The physical act that set-up wants; whether it was waited for."""
     _count: int = 0
+    _paused_by_act: bool = False
 
     async def accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -65,16 +70,35 @@ class Hands:
             case frame.StopForGood():
                 self.commands.withdraw(why="local")
             case frame.NotTonight(duration_s):
+                self._paused_by_act = False
                 self.core.dispatch(machine.Fault(Why.RESIDENT_STOPPED))
                 until_unix_s = self.core.gate.take_pause(duration_s, now_s=self.core.now())
                 self.core.hello_due_s = 0.0
                 self.records.append(RecordKind.PAUSED, why="local", until_unix_s=until_unix_s)
+            case frame.SetupAct():
+                self.on_act()
             case frame.EndPause():
                 self.core.gate.end_pause()
                 self.core.hello_due_s = 0.0
                 self.records.append(RecordKind.PAUSED, why="ended")
             case _:
                 assert_never(got)
+
+    def act_at_button(self) -> None:
+        """The button was held while power came. With set-up waiting for it that is all it means.
+
+        Else it may have been the resident, who wanted no camera: then it is *not tonight* as well.
+        """
+        if not self.on_act():
+            was_paused = self.core.gate.local.paused_until_unix_s is not None
+            self.obey(frame.NotTonight(NOT_TONIGHT_S))
+            self._paused_by_act = not was_paused
+
+    def resume_after_act(self) -> None:
+        """The act was set-up's after all: what it has paused, and nothing else, goes on."""
+        if self._paused_by_act:
+            self._paused_by_act = False
+            self.obey(frame.EndPause())
 
     def _local_facts(self) -> frame.LocalFacts:
         until_unix_s = self.core.gate.local.paused_until_unix_s

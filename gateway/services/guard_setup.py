@@ -1,9 +1,10 @@
 """The guard's side of the installer's wizard: what set-up may have, and when it is over.
 
-Set-up is open on a device whose ledger has not said `done` yet, and never otherwise: the ledger is the only memory of
-it. The wizard's preview is an opening like any other: recorded before the sensor, lamp lit, through the same machine
-and the same eye, with a lease. What differs is who asks (this socket instead of a granted key: see ADR 0082), that it
-is bounded by five minutes, that the picture goes to the wizard's media socket, and that it is nobody's attempt.
+Set-up is open on a device whose ledger has not said `done` yet, and after that only where two hands opened it: a
+steward's signed consent, and the physical act at the device (`Door`). The ledger is the only memory of it.
+The wizard's preview is an opening like any other: recorded before the sensor, lamp lit, through the same machine and
+the same eye, with a lease. What differs is who asks (this socket instead of a granted key: see ADR 0082), that it is
+bounded by five minutes, that the picture goes to the wizard's media socket, and that it is nobody's attempt.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Final, assert_never
 
@@ -23,6 +25,7 @@ from gateway.check import machine
 from gateway.check.machine import Facts, Why
 from gateway.core.error import ConfigError, LedgerUnwritableError
 from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.decision import AllowSetup
 from gateway.ipc import frame, setup
 from gateway.ipc.channel import Channel, ChannelLostError
 from gateway.ledger import RecordKind, StoredRecord
@@ -42,27 +45,68 @@ PREVIEW_S: Final = 300.0
 """Longest preview: long enough to aim, too short to be forgotten."""
 WHO: Final = "installer"
 PREVIEW_LINE: Final = "setup.preview"
+ACT_S: Final = 900.0
+"""How long the physical act waits for the consent: as long as the wizard's window."""
+ENTERED_S: Final = 12 * 3600.0
+"""Set-up that was entered anew and is never finished closes after this long."""
 ALARM_LINE: Final = "set-up"
 """Source of `centre.est.TEST_ALARM_LINE`."""
 BEGUN: Final = "begun"
+ALLOWED: Final = "allowed"
 ENTERED: Final = "entered"
 DONE: Final = "done"
 _AIM_FILE: Final = "aim-deg.json"
 
 
-def is_open(records: list[StoredRecord]) -> bool:
-    """Whether set-up is open by the ledger: it has begun, or was entered anew, and nothing said that it is done."""
-    last = None
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the ledger says of set-up."""
+
+    has_begun: bool = False
+    is_open: bool = False
+    until_unix_s: float = inf
+    """When one that was entered anew closes by itself."""
+    entered: int = 0
+    """How many times it was entered anew."""
+    is_allowed: bool = False
+    """A steward's consent waits for the physical act."""
+    allowed_by: str | None = None
+    allowed_until_unix_s: float = 0.0
+    """Of the newest consent, used or not."""
+
+    def after(
+        self,
+        why: str | None,
+        *,
+        who: str | None = None,
+        version: int | None = None,
+        until_unix_s: float | None = None,
+        **_: object,
+    ) -> Door:
+        """The door with one more record of the kind `setup`."""
+        begun = replace(self, has_begun=True)
+        match why:
+            case "begun":
+                return replace(begun, is_open=True, until_unix_s=inf)
+            case "allowed":
+                return replace(begun, is_allowed=True, allowed_by=who, allowed_until_unix_s=until_unix_s or 0.0)
+            case "entered":
+                return replace(
+                    begun, is_open=True, until_unix_s=until_unix_s or 0.0, entered=version or 0, is_allowed=False
+                )
+            case "done":
+                return replace(begun, is_open=False, is_allowed=False)
+            case _:
+                return begun
+
+
+def door_of(records: list[StoredRecord]) -> Door:
+    door = Door()
     for stored in records:
-        if stored.body is not None and stored.body.kind is RecordKind.SETUP and stored.body.why in (
-            BEGUN, ENTERED, DONE
-        ):  # fmt: skip
-            last = stored.body.why
-    return last in (BEGUN, ENTERED)
-
-
-def has_begun(records: list[StoredRecord]) -> bool:
-    return any(stored.body is not None and stored.body.kind is RecordKind.SETUP for stored in records)
+        if stored.body is not None and stored.body.kind is RecordKind.SETUP:
+            body = stored.body
+            door = door.after(body.why, who=body.who, version=body.version, until_unix_s=body.until_unix_s)
+    return door
 
 
 def saved_aim_deg(state_dir: Path) -> float | None:
@@ -86,14 +130,24 @@ class SetupSide:
     link: LinkSide
     records: Records
     check: CheckRun
-    is_open: bool
+    door: Door
+    on_entered: Callable[[], None]
     random_bytes: Callable[[int], bytes] = os.urandom
     _channel: Channel[setup.ToGuardFromSetup] | None = None
     _seen: tuple[str, int, float] | None = None
     _alarm: str | None = None
+    _acted_s: float | None = None
+    """When somebody did the physical act."""
 
     def __post_init__(self) -> None:
         self.core.on_closed = self._on_closed
+
+    @property
+    def is_open(self) -> bool:
+        return self.door.is_open and self._lo_unix_s() < self.door.until_unix_s
+
+    def _lo_unix_s(self) -> float:
+        return self.core.gate.clock.interval(self.core.now()).lo_unix_s
 
     async def accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -129,6 +183,54 @@ class SetupSide:
         if self._previews():
             self.core.dispatch(machine.Fault(Why.LINK_LOST))
 
+    # Entering anew
+
+    def allow(self, order: AllowSetup) -> None:
+        """A steward consents; recorded before it counts. Raises RefusedError."""
+        if self.core.gate.obstacle is not None:
+            raise RefusedError(self.core.gate.obstacle)
+        self._write(ALLOWED, who=order.who, role=order.role, until_unix_s=order.until_unix_s)
+        self.core.gate.setup_until_unix_s = order.until_unix_s
+        self._enter_if_both()
+
+    def act(self) -> bool:
+        """Somebody did the physical act: the wizard may listen again. Whether it was waited for.
+
+        The wizard alone can do nothing yet: its words are refused until a steward has consented too.
+        """
+        was_awaited = self.is_open or self._is_allowed()
+        LOG.warning("somebody did the physical act of set-up")
+        self._acted_s = self.core.now()
+        if self.core.config.act_path is not None:
+            with contextlib.suppress(OSError):
+                Path(self.core.config.act_path).touch(mode=0o660)
+        self._enter_if_both()
+        return was_awaited
+
+    def _is_allowed(self) -> bool:
+        return self.door.is_allowed and self._lo_unix_s() < self.door.allowed_until_unix_s
+
+    def _has_acted(self) -> bool:
+        return self._acted_s is not None and self.core.now() - self._acted_s <= ACT_S
+
+    def _enter_if_both(self) -> None:
+        if self.is_open or not self._is_allowed() or not self._has_acted():
+            return
+        if self.core.gate.obstacle is not None:
+            raise RefusedError(self.core.gate.obstacle)
+        self._acted_s = None
+        self._seen = self._alarm = None
+        self._write(
+            ENTERED, who=self.door.allowed_by, version=self.door.entered + 1, until_unix_s=self._lo_unix_s() + ENTERED_S
+        )
+        self._checkpoint()
+        self.core.hello_due_s = 0.0
+        self.on_entered()
+
+    def _write(self, why: str, **fields: Any) -> None:
+        self.records.append(RecordKind.SETUP, why=why, **fields)
+        self.door = self.door.after(why, **fields)
+
     def _previews(self) -> bool:
         return self.core.pending is not None and self.core.pending.carrier is not None
 
@@ -153,6 +255,9 @@ class SetupSide:
     def _obey(self, got: setup.ToGuardFromSetup, channel: Channel[setup.ToGuardFromSetup]) -> setup.Answer:
         if isinstance(got, setup.AskStanding):
             return self._standing()
+        if isinstance(got, setup.Allow):
+            self._hear_consent(got.envelope)
+            return setup.Done()
         if not self.is_open:
             raise RefusedError(RefusalCode.NOT_AGREED, "set-up is over")
         match got:
@@ -178,6 +283,12 @@ class SetupSide:
                 assert_never(got)
         return setup.Done()
 
+    def _hear_consent(self, untrusted: bytes) -> None:
+        order = self.core.gate.receive(untrusted, now_s=self.core.now())
+        if not isinstance(order, AllowSetup):
+            raise RefusedError(RefusalCode.WRONG_ROLE, "a command that is no consent to set-up")
+        self.allow(order)
+
     def _obey_in_preview(self, got: setup.RenewPreview | setup.EndPreview | setup.Nudge | setup.SaveAim) -> None:
         if isinstance(got, setup.EndPreview):
             if self._previews():
@@ -200,6 +311,9 @@ class SetupSide:
         return setup.Standing(
             is_fresh=False,
             is_open=self.is_open,
+            entered=self.door.entered,
+            is_allowed=self._is_allowed(),
+            is_acted=self._has_acted(),
             gateway=core.config.gateway,
             install_epoch=core.config.install_epoch,
             clock=core.gate.clock.state(core.now()).value,
@@ -304,8 +418,7 @@ class SetupSide:
     def _finish(self) -> None:
         if self._previews():
             self.core.dispatch(machine.Ended(Why.OPERATOR_CLOSED))
-        self.records.append(RecordKind.SETUP, who=WHO, why=DONE)
-        self.is_open = False
+        self._write(DONE, who=WHO)
         self._checkpoint()
         self.core.hello_due_s = 0.0
 

@@ -53,7 +53,9 @@ class HomeConfig(Config, frozen=True):
     fresh: AbsolutePath | None = None
     """With it the device may belong to nobody yet: this runs in the guard's place until `guard` is there."""
     setup: AbsolutePath | None = None
-    """The installer's wizard; it runs until it ends by itself with status 0, and not again in this boot."""
+    """The installer's wizard; it runs until it ends by itself with status 0, and again after a physical act."""
+    act: AbsolutePath | None = None
+    """What appears at a physical act; the wizard takes it away."""
 
 
 @dataclass(slots=True)
@@ -158,11 +160,16 @@ class Home:
             await asyncio.sleep(RESTART_S)
 
     async def _set_up(self) -> None:
-        while (code := await self._run_once(self.setup)) != 0:
-            if code == EXIT_CONFIG:
-                raise ConfigError("setup refuses its configuration; see its message above")
-            LOG.warning("setup ended with %s; starting it again", code)
-            await asyncio.sleep(RESTART_S)
+        while True:
+            while (code := await self._run_once(self.setup)) != 0:
+                if code == EXIT_CONFIG:
+                    raise ConfigError("setup refuses its configuration; see its message above")
+                LOG.warning("setup ended with %s; starting it again", code)
+                await asyncio.sleep(RESTART_S)
+            if self._config.act is None:
+                return
+            while not _is_there(self._config.act):  # noqa: ASYNC110 - another process, the guard, makes it
+                await asyncio.sleep(RESTART_S)
 
     async def _eyes(self) -> None:
         assert self.eye.listener is not None

@@ -54,10 +54,17 @@ class Standing:
         standing += [
             (known, LIFTED if digest in self._lifted else RESTATED) for digest, known in self._withdrawn.items()
         ]
-        standing += [(known, why or RESTATED) for why, known in self._setup.items()]
         if self._paused is not None and (self._paused[1].until_unix_s or inf) > now_unix_s:
             standing.append((self._paused, self._paused[1].why or RESTATED))
-        return [_restated(known[1], why) for known, why in standing if known is not None and known[0] < before_seq]
+        old = [_restated(known[1], why) for known, why in standing if known is not None and known[0] < before_seq]
+        return old + self._set_up(before_seq)
+
+    def _set_up(self, before_seq: int) -> list[tuple[RecordKind, dict[str, Any]]]:
+        """All or none, in their order: the newest of begun, allowed, entered and done says whether set-up is open."""
+        known = sorted(self._setup.values(), key=lambda each: each[0])
+        if not known or known[0][0] >= before_seq:
+            return []
+        return [_restated(record, record.why or RESTATED) for _, record in known]
 
 
 def _restated(record: Record, why: str) -> tuple[RecordKind, dict[str, Any]]:

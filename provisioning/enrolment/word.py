@@ -16,7 +16,8 @@ from msgspec import Meta
 
 from gateway.core.error import UntrustedInputError
 from gateway.core.refusal import RefusalCode, RefusedError
-from gateway.protocol.message import GatewayId, Id
+from gateway.protocol.message import GatewayId, Id, TunnelSettings
+from gateway.protocol.tunnel_key import TunnelKey
 
 MAX_WORD_BYTES = 32 * 1024
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?\Z")]
@@ -28,10 +29,11 @@ class Word(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Keys(Word, frozen=True):
-    """The device's public keys: who signs its answers, and who signs its log."""
+    """The device's public keys: of its answers, of its log, and of its end of the tunnel where it has one."""
 
     device_jwk: dict[str, str]
     ledger_vkey: Annotated[str, Meta(pattern=r"^tillsyn/gw-[a-z0-9-]{1,40}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{40,60}\Z")]
+    tunnel_key: TunnelKey | None = None
 
 
 class BrokerPlace(Word, frozen=True):
@@ -56,6 +58,23 @@ class Targets(Word, frozen=True):
     relay: EndPoint | None = None
 
 
+class Fallback(Word, frozen=True):
+    """Where broker and relay are reached by TLS from a network that lets no tunnel through; IPv4 addresses."""
+
+    broker_host: Host
+    broker_port: Port
+    relay_host: Host
+    relay_port: Port
+
+
+class TunnelPlace(Word, frozen=True):
+    """The device's end of the tunnel. `home_key` is its own key, said back: so it stands in what the centre keeps."""
+
+    settings: TunnelSettings
+    home_key: TunnelKey
+    fallback: Fallback | None = None
+
+
 class Place(Word, frozen=True):
     """The device's place in the world, as the centre gives it."""
 
@@ -66,6 +85,10 @@ class Place(Word, frozen=True):
     trust: Annotated[str, Meta(max_length=16 * 1024)]
     """The trust statement in force, signed by the roots."""
     broker: BrokerPlace
+    """Inside the tunnel, where there is one."""
+    witness: Annotated[str, Meta(max_length=300)] | None = None
+    """The vkey of who cosigns the device's log; without it nothing in it is ever erased."""
+    tunnel: TunnelPlace | None = None
 
 
 class AlarmState(Word, frozen=True):

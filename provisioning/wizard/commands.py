@@ -1,4 +1,4 @@
-"""`tillsyn setup`, the wizard's process; `tillsyn renew`, the certificate's timer; `tillsyn act`, the button's word."""
+"""`tillsyn setup`, the wizard's process; `tillsyn renew`, the certificate's timer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,6 @@ def register(commands: Any) -> None:
     )
     setup.add_argument("--config", type=Path, required=True, metavar="FILE", help="the service's TOML file")
     setup.set_defaults(run=_setup)
-    act = commands.add_parser(
-        "act",
-        help="what the button's service runs when the button was held for five seconds",
-        description="Let a set-up that closed itself open again: after five wrong codes, or fifteen idle minutes.",
-    )
-    act.add_argument("--config", type=Path, required=True, metavar="FILE", help="the wizard's TOML file")
-    act.set_defaults(run=_act)
     renew = commands.add_parser(
         "renew",
         help="renew the link's certificate when two thirds of its life are over",
@@ -39,14 +32,6 @@ def _setup(options: argparse.Namespace) -> int:
     from provisioning.wizard.config import SetupConfig
 
     service.main(load(options.config, SetupConfig))
-    return 0
-
-
-def _act(options: argparse.Namespace) -> int:
-    from gateway.config.file import load
-    from provisioning.wizard.config import SetupConfig
-
-    Path(load(options.config, SetupConfig).act_path).touch(mode=0o660)
     return 0
 
 

@@ -19,12 +19,14 @@ class SetupConfig(Config, frozen=True):
     """Where the link's identity and `link.toml` are to lie."""
     link_template: AbsolutePath
     act_path: AbsolutePath
-    """Appears when somebody has held the device's button; removed when it was noticed."""
+    """Appears when somebody did the physical act; removed when it was noticed."""
     listen: Annotated[str, Meta(max_length=64)]
     """Address for the pages; `::` or `0.0.0.0` on a device."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 443
     portal_port: Annotated[int, Meta(ge=0, le=65535)] | None = None
     """Plain HTTP that sends everybody to the pages, while the device is its own access point; 80 on a device."""
+    link_named_dir: AbsolutePath | None = None
+    """Where they lie for the link, if root moves them there afterwards; `link_dir` where None."""
     bus: str | None = None
     """D-Bus address of NetworkManager's bus; the system's where None."""
     access_point: bool = True

@@ -45,6 +45,8 @@ class Enroller:
     state_dir: Path
     link_dir: Path
     link_template: Path
+    link_named_dir: Path | None = None
+    """Where the link finds them, if root moves them there afterwards."""
 
     async def begin(self, code: str) -> Pending:
         """Keys, certificate, place. Repeating it after a lost answer gives the same.
@@ -52,12 +54,12 @@ class Enroller:
         Raises UnreachableError, EnrolmentRefusedError, RefusedError, GuardAwayError, GuardDeniesError.
         """
         made = await self.guard.ask(setup.MakeKeys(), setup.KeysMade)
-        keys = Keys(made.device_jwk, made.ledger_vkey)
+        keys = Keys(made.device_jwk, made.ledger_vkey, made.tunnel_key)
         key = await asyncio.to_thread(self._pending_key)
         certificate = await asyncio.to_thread(self.client.enrol, self.gateway, key, code)
         identified = self.client.with_identity(Identity(certificate, key))
         place = await asyncio.to_thread(identified.register, keys)
-        self._demand_sound(place)
+        self._demand_sound(place, keys)
         der = certificate.public_bytes(serialization.Encoding.DER)
         return Pending(
             certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),
@@ -76,8 +78,17 @@ class Enroller:
         """Make the guard's part, wait for the guard, make the link's. Raises GuardAwayError; try again then."""
         place = decode(pending.place_json.encode(), Place)
         if (await self.guard.standing()).is_fresh:
+            tunnel = place.tunnel
+            fallback = None if tunnel is None else tunnel.fallback
             word = setup.Install(
-                place.gateway, place.install_epoch, place.groups, place.roots, place.trust.encode("ascii")
+                place.gateway,
+                place.install_epoch,
+                place.groups,
+                place.roots,
+                place.trust.encode("ascii"),
+                place.witness,
+                None if tunnel is None else tunnel.settings,
+                [] if fallback is None else sorted({fallback.broker_host, fallback.relay_host}),
             )
             await self.guard.ask(word, setup.Done)
         async with asyncio.timeout(TAKE_OVER_S):
@@ -107,7 +118,8 @@ class Enroller:
         (self.state_dir / PENDING_KEY).unlink(missing_ok=True)
 
     def _link_toml(self, place: Place) -> bytes:
-        pair = str(self.link_dir / PAIR_FILE)
+        named = self.link_named_dir or self.link_dir
+        pair = str(named / PAIR_FILE)
         try:
             table: dict[str, Any] = msgspec.toml.decode(self.link_template.read_bytes())
             table |= {
@@ -115,10 +127,12 @@ class Enroller:
                 "broker_host": place.broker.host,
                 "broker_port": place.broker.port,
                 "broker_name": place.broker.name,
-                "ca": str(self.link_dir / "ca.pem"),
+                "ca": str(named / "ca.pem"),
                 "cert": pair,
                 "key": pair,
             }
+            if place.tunnel is not None and place.tunnel.fallback is not None:
+                table["fallback"] = msgspec.to_builtins(place.tunnel.fallback)
             msgspec.convert(table, LinkConfig, strict=True)
         except (OSError, msgspec.MsgspecError) as exc:
             raise ConfigError(f"{self.link_template}: {exc}") from exc
@@ -134,8 +148,13 @@ class Enroller:
         replace_durably(Disk(), path, private_pem(fresh))
         return fresh
 
-    def _demand_sound(self, place: Place) -> None:
+    def _demand_sound(self, place: Place, keys: Keys) -> None:
+        """What guard and link would refuse is refused before anybody compares a code."""
         if place.gateway != self.gateway:
             raise RefusedError(RefusalCode.WRONG_DEVICE, "the place is another device's")
         roots = {key.kid: key for key in map(VerifyingKey.from_jwk, place.roots)}
         make_trust(place.trust.encode("ascii"), roots)
+        home_key = None if place.tunnel is None else place.tunnel.home_key
+        if home_key != keys.tunnel_key:
+            raise RefusedError(RefusalCode.UNKNOWN_KEY, "the tunnel is for another key, or there is none")
+        self._link_toml(place)

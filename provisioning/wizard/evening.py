@@ -75,6 +75,10 @@ class Evening:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     shut: asyncio.Event = field(default_factory=asyncio.Event)
     """The door is to be closed until somebody does the physical act."""
+    asks: bool = False
+    """Set-up is over, somebody did the physical act, and a steward's consent is waited for."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is known whether there is anything to do after `done`."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _knock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _group: asyncio.TaskGroup | None = None
@@ -95,19 +99,54 @@ class Evening:
         """Something goes on by itself, and the page is to look again."""
         waits = (Step.COMPARE, Step.COMMIT, Step.CHECK, Step.ALARM)
         looks = self.surroundings is None and self.progress.step is Step.NETWORK
-        return looks or self.joining is not None or self.testing or self.progress.step in waits
+        return self.asks or looks or self.joining is not None or self.testing or self.progress.step in waits
 
     async def run(self) -> None:
         """What goes on beside the pages, until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self.guard.run(), name="guard")
-            group.create_task(self._look_around(), name="network")
-            for effect in machine.resume(self.progress):
-                await self._do(effect)
+            if self.progress.step is Step.DONE:
+                await self._after_done()
+            else:
+                group.create_task(self._look_around(), name="network")
+            if not self.asks:
+                for effect in machine.resume(self.progress):
+                    await self._do(effect)
+            self.settled.set()
             while True:
                 await self._watch()
                 await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _after_done(self) -> None:
+        """At a start: was set-up entered anew since, or is that asked for now, or is there nothing to do?"""
+        while True:
+            with contextlib.suppress(GuardAwayError):
+                self.standing = await self.guard.standing()
+                break
+            await asyncio.sleep(LOOK_EVERY_S)
+        if not await self._enter_if_open(self.standing):
+            self.asks = self.asks and not self.standing.is_open
+
+    async def _enter_if_open(self, standing: setup.Standing) -> bool:
+        if not standing.is_open or standing.entered <= self.progress.entered:
+            return False
+        await asyncio.to_thread((self.state_dir / PROTOCOL_FILE).unlink, missing_ok=True)
+        await self.apply(machine.Entered(standing.entered))
+        self.asks, self.surroundings, self.last_joining = False, None, None
+        self._spawn(self._look_around(), "network")
+        return True
+
+    async def allow(self, envelope: str) -> None:
+        """Carry a steward's consent to the guard, which judges it."""
+        try:
+            await self.guard.ask(setup.Allow(envelope.strip().encode("ascii", "replace")), setup.Done)
+            await self._enter_if_open(await self.guard.standing())
+        except GuardDeniesError as exc:
+            LOG.warning("the consent was refused: %s", exc.code)
+            self.trouble = "consent-refused"
+        except GuardAwayError:
+            self.trouble = "guard"
 
     async def apply(self, event: machine.Event) -> None:
         """One step: durable, then its effects. Raises OSError when it could not be made durable."""
@@ -134,7 +173,7 @@ class Evening:
             is_right = code is not None and await asyncio.to_thread(self.label.is_code, code)
             if not is_right or before.is_spent:
                 if self.contact.is_locked:
-                    LOG.warning("five wrong codes: closed until somebody holds the button")
+                    LOG.warning("five wrong codes: closed until somebody does the physical act")
                     self._later(self.shut.set, 2.0)
                 await asyncio.sleep(WRONG_DELAY_S)
                 return None
@@ -145,7 +184,7 @@ class Evening:
         return token
 
     async def acted(self) -> None:
-        """Somebody held the device's button: the door is as new, and no earlier session counts."""
+        """Somebody did the physical act: the door is as new, and no earlier session counts."""
         await self._put_contact(door.after_act())
         self.window = door.Window(boottime_s())
         self.shut.clear()
@@ -319,9 +358,17 @@ class Evening:
 
     async def _watch(self) -> None:
         step = self.progress.step
-        if step in (Step.AIM, Step.CHECK, Step.ALARM, Step.PROTOCOL):
+        if step in (Step.AIM, Step.CHECK, Step.ALARM, Step.PROTOCOL) or self.progress.entered or self.asks:
             with contextlib.suppress(GuardAwayError):
                 self.standing = await self.guard.standing()
+        if self.standing is not None:
+            if self.asks:
+                await self._enter_if_open(self.standing)
+            elif self.progress.entered and step is not Step.DONE and not self.standing.is_open:
+                LOG.warning("set-up was not finished in time, and is closed")
+                await self.apply(machine.Lapsed())
+                self.over.set()
+                return
         if self.progress.owed:
             await self._write_down()
         match step:

@@ -9,7 +9,9 @@ No step can be skipped, and none is left before its facts are there. What it pro
 * An event that does not belong to the step changes nothing.
 * What was enrolled is used only after somebody said that both short codes are the same: `Commit` comes from `compare`
   and from nowhere else. Said otherwise, everything of the enrolment is forgotten and enrolment begins anew.
-* `done` is reached from `protocol` only, and is left by nothing.
+* `done` is reached from `protocol` only. It is left by `Entered` alone, once for each time that the guard says so: a
+  steward has consented and somebody did the physical act. What follows is the way without enrolment and consent; the
+  device keeps its keys and the resident's word.
 
 A `Progress` is durable before its effects are done. What it owes (`owed`) stays in it until it was done, so that a
 power cut between the two repeats a note in the ledger and never loses one.
@@ -102,6 +104,8 @@ class Progress(Fact, frozen=True):
     is_answered: bool = False
     protocol_sha256: Digest | None = None
     owed: tuple[Owed, ...] = ()
+    entered: int = 0
+    """Which entering of set-up this is; 0 is the first evening."""
 
 
 # Events
@@ -208,6 +212,18 @@ class ProtocolTaken:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The guard says that set-up was entered anew, for the `number`-th time."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """The guard says that set-up is closed: what was entered anew was not finished in time."""
+
+
 Event = (
     LetIn
     | Joined
@@ -226,6 +242,8 @@ Event = (
     | AlarmBegun
     | AlarmAnswered
     | ProtocolTaken
+    | Entered
+    | Lapsed
 )
 
 
@@ -268,6 +286,8 @@ def step(progress: Progress, event: Event) -> tuple[Progress, tuple[Effect, ...]
             return _at(progress, Step.NETWORK, network=None, line=(), is_line_good=False), ()
         case Step.LINE, LineMeasured(lines, is_good):
             return _at(progress, Step.LINE, line=lines, is_line_good=is_good), ()
+        case Step.LINE, LineTaken() if progress.is_line_good and progress.entered:
+            return _owing(_at(progress, Step.AIM), Owed("network"), Owed("line")), (WriteDown(),)
         case Step.LINE, LineTaken() if progress.is_line_good:
             return _at(progress, Step.ENROL), ()
         case Step.ENROL, Enrolled(pending):
@@ -307,6 +327,17 @@ def step(progress: Progress, event: Event) -> tuple[Progress, tuple[Effect, ...]
             return _owing(answered, Owed("alarm-answered")), (WriteDown(),)
         case Step.PROTOCOL, ProtocolTaken(sha256) if not progress.owed:
             return _at(progress, Step.DONE, protocol_sha256=sha256), (Finish(),)
+        case Step.DONE, Entered(number) if number > progress.entered:
+            kept = Progress(
+                resident=progress.resident,
+                cohabitant=progress.cohabitant,
+                loan=progress.loan,
+                key_tags=progress.key_tags,
+                entered=number,
+            )
+            return _at(kept, Step.NETWORK), ()
+        case _, Lapsed() if progress.entered and progress.step is not Step.DONE:
+            return _at(progress, Step.DONE, owed=()), ()
         case _:  # late, repeated, or out of turn: changes nothing
             return progress, ()
 

@@ -125,6 +125,7 @@ class Pages:
             "alarm": (Step.ALARM, self._alarm),
             "sign": (Step.PROTOCOL, self._sign),
             "send": (Step.PROTOCOL, self._send),
+            "allow": (Step.DONE, self._allow),
         }
 
     def app(self) -> Starlette:
@@ -181,7 +182,7 @@ class Pages:
         say = say_in(self._language(request))
         return self._html(
             request,
-            f"{step}.html",
+            "again.html" if evening.asks else f"{step}.html",
             status=status,
             token=door.csrf(session),
             evening=evening,
@@ -371,6 +372,14 @@ class Pages:
 
     async def _send(self, _request: Request, _fields: dict[str, str]) -> None:
         await self._evening.send_protocol()
+
+    async def _allow(self, request: Request, fields: dict[str, str]) -> Response | None:
+        consent = fields.get("consent", "")
+        if not 1 <= len(consent) <= 16 * 1024:
+            return self._again(request)
+        if self._evening.asks:
+            await self._evening.allow(consent)
+        return None
 
     # Preview: the two requests of preview.js, JSON with the session's token in a header
 

@@ -2,7 +2,8 @@
 
 The door is open for fifteen minutes without anybody at work behind it. It closes after five wrong codes too, and then
 there is no port to knock at until somebody has held the button at the device. When set-up is done the process ends,
-with status 0; a later start of it ends at once.
+with status 0; a later start of it ends at once, unless two hands opened set-up again: a physical act at the device,
+and a steward's consent. For the consent alone it waits as long as the door is open, and no longer.
 """
 
 from __future__ import annotations
@@ -60,7 +61,15 @@ class Setup:
             keep,
             guard,
             self._network,
-            Enroller(stub.gateway, guard, client, state_dir, Path(config.link_dir), Path(config.link_template)),
+            Enroller(
+                stub.gateway,
+                guard,
+                client,
+                state_dir,
+                Path(config.link_dir),
+                Path(config.link_template),
+                None if config.link_named_dir is None else Path(config.link_named_dir),
+            ),
             state_dir,
             config.access_point,
             config.linger_s,
@@ -73,6 +82,10 @@ class Setup:
 
     async def run(self) -> None:
         """Until set-up is done."""
+        evening = self._evening
+        if self._acted():
+            await evening.acted()
+            evening.asks = evening.progress.step is Step.DONE
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [
@@ -87,17 +100,16 @@ class Setup:
 
     async def _doors(self) -> None:
         evening = self._evening
-        if evening.progress.step is Step.DONE:
+        await evening.settled.wait()
+        if evening.progress.step is Step.DONE and not evening.asks:
             await evening.over.wait()
             return
-        if self._acted():
-            await evening.acted()
         while not evening.over.is_set():
             if not evening.contact.is_locked and not evening.window.is_over(boottime_s()):
                 await self._open_door()
-            if evening.over.is_set():
+            if evening.over.is_set() or evening.asks:
                 return
-            LOG.warning("closed: hold the device's button for five seconds to open again")
+            LOG.warning("closed until somebody does the physical act: the button held while power comes")
             while not self._acted():  # noqa: ASYNC110 - another process makes the file
                 await asyncio.sleep(LOOK_S)
             await evening.acted()

@@ -117,6 +117,9 @@ TROUBLES: Final = {
     "not-up": later(
         "The camera is not up. Do not leave it like this: wait, look, and call the centre if it stays down."
     ),
+    "consent-refused": later(
+        "The device does not take this consent: it is of another day or device, or was used. Ask for a new one."
+    ),
     "centre-silent": later(
         "The centre has not said yet that the codes are the same. Read yours to them once more, then press again."
     ),

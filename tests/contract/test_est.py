@@ -12,6 +12,8 @@ Mutations that turn safety tests red:
 * `_demand_ours` without `verify_directly_issued_by`: test_a_certificate_of_another_ca_is_not_taken.
 * `_register` without `issued_certificate`: test_the_certificate_of_an_earlier_installation_registers_nothing.
 * `_renew` without `is_same`: test_nobody_renews_before_the_codes_were_compared.
+* `_tunnel` without `given`: test_a_home_gets_the_tunnel_for_its_own_key_and_the_next_free_address.
+* `_registered` comparing two keys of three: the same.
 * `serve` without `clients_of`: test_a_client_of_another_ca_is_not_let_in.
 """
 
@@ -27,6 +29,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -34,14 +37,20 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from est_support import GATEWAY, EstCentre, est_centre, keys_of
 
+from centre.config import EstTunnelConfig
+from centre.est import peers
 from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.protocol.tunnel_key import new_private_key, public_key
+from provisioning.authority.tunnel_config import Peer, parse_peers
 from provisioning.authority.x509 import CertificateAuthority, private_pem
 from provisioning.enrolment import pkcs
 from provisioning.enrolment.est_client import EstClient, Identity, UnreachableError
 from provisioning.enrolment.renewal import PAIR_FILE, due, read_pair, renew, write_pair
-from provisioning.enrolment.word import EnrolmentRefusedError, Keys, decode, encode, short_code
+from provisioning.enrolment.word import EnrolmentRefusedError, Keys, Place, decode, encode, short_code
 
 pytestmark = pytest.mark.slow
+
+CENTRE_KEY = public_key(new_private_key())
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +104,6 @@ def test_the_short_code_changes_with_everything_that_crossed(centre):
     der = identity.certificate.public_bytes(serialization.Encoding.DER)
     known = centre.store.newest_enrolment(GATEWAY)
     assert known is not None
-    from provisioning.enrolment.word import Place
-
     place = decode(known.place_json.encode(), Place)
     codes = {
         short_code(certificate_der=der, keys=keys, place=place),
@@ -129,6 +136,73 @@ def test_an_answer_that_was_lost_is_given_again_to_the_same_key(centre):
     assert device.register(keys) == device.register(keys)
     with refused_with("other-keys"):
         device.register(keys_of())
+
+
+# The tunnel and the witness
+
+
+@pytest.fixture
+def tunnelled(centre) -> Iterator[EstCentre]:
+    """The same centre with a tunnel of two addresses for homes, and a witness."""
+    before = centre.desk.config, centre.desk.witness
+    tunnel = EstTunnelConfig(
+        "10.90.128.0/30", ["10.90.128.1"], CENTRE_KEY, "centre.example.org", 51820, "192.0.2.7", "192.0.2.8"
+    )
+    centre.desk.config = msgspec.structs.replace(before[0], tunnel=tunnel)
+    centre.desk.witness = "tillsyn/centre+12345678+AAAA"
+    yield centre
+    centre.desk.config, centre.desk.witness = before
+
+
+def registered(centre: EstCentre, gateway: str, tunnel_key: str | None) -> tuple[Identity, Keys, Place]:
+    key, keys = new_key(), msgspec.structs.replace(keys_of(gateway), tunnel_key=tunnel_key)
+    identity = Identity(centre.client().enrol(gateway, key, centre.code(gateway)), key)
+    return identity, keys, centre.client().with_identity(identity).register(keys)
+
+
+def test_a_home_gets_the_tunnel_for_its_own_key_and_the_next_free_address(tunnelled):
+    home_key = public_key(new_private_key())
+    identity, keys, place = registered(tunnelled, "gw-tunnel-one", home_key)
+    assert place.witness == "tillsyn/centre+12345678+AAAA"
+    assert place.tunnel is not None
+    settings = place.tunnel.settings
+    assert (settings.version, settings.address, settings.centre_key) == (1, "10.90.128.2", CENTRE_KEY)
+    assert place.tunnel.home_key == home_key
+    assert place.tunnel.fallback is not None
+    assert place.tunnel.fallback.relay_host == "192.0.2.8"
+    # Asked again it is the same; with another key for the tunnel it is another device.
+    again = tunnelled.client().with_identity(identity)
+    assert again.register(keys) == place
+    with refused_with("other-keys"):
+        again.register(msgspec.structs.replace(keys, tunnel_key=public_key(new_private_key())))
+    # The network is full, and no address is given twice.
+    key = new_key()
+    identity = Identity(tunnelled.client().enrol("gw-tunnel-two", key, tunnelled.code("gw-tunnel-two")), key)
+    keys = msgspec.structs.replace(keys_of("gw-tunnel-two"), tunnel_key=public_key(new_private_key()))
+    with refused_with("no-address"):
+        tunnelled.client().with_identity(identity).register(keys)
+    # A device without a tunnel has a place all the same.
+    assert registered(tunnelled, "gw-tunnel-none", None)[2].tunnel is None
+    # The centre's end gets those whose codes were the same, in the form that the authority reads.
+    assert peers(tunnelled.store.enrolments()) == ""
+    assert tunnelled.store.compare_enrolment("gw-tunnel-one", place.install_epoch, is_same=True, who="in-1")
+    text = peers(tunnelled.store.enrolments())
+    assert parse_peers(text, network="10.90.128.0/30") == [Peer("gw-tunnel-one", home_key, "10.90.128.2")]
+
+
+def test_the_short_code_covers_tunnel_and_witness(tunnelled):
+    identity, keys, place = registered(tunnelled, "gw-tunnel-code", None)
+    der = identity.certificate.public_bytes(serialization.Encoding.DER)
+    other_witness = msgspec.structs.replace(place, witness="tillsyn/centre+12345678+BBBB")
+    codes = {short_code(certificate_der=der, keys=keys, place=each) for each in (place, other_witness)}
+    codes.add(
+        short_code(
+            certificate_der=der,
+            keys=msgspec.structs.replace(keys, tunnel_key=public_key(new_private_key())),
+            place=place,
+        )
+    )
+    assert len(codes) == 3
 
 
 # Codes

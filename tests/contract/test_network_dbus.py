@@ -1,11 +1,10 @@
 """The wizard's network port: NetworkManager's D-Bus interface, played by a fake on a real private bus.
 
-The same suite is meant for the real NetworkManager where a radio can be simulated (mac80211_hwsim in QEMU). That lane
-is not built; nothing here shows that the real one does the same.
+The cases that both must hold are in network_suite.py; `make networkmanager-contract` runs them against Debian's
+NetworkManager in a guest with simulated radios. What stands here alone is what only the fake can be made to do.
 
 Mutations that turn tests red: leave `_undo` out of `_try` (what failed stays as a connection); take `_REASONS` away
-(each failure is `failed`); look for no own one in
-`lower_access_point` (a dead process's access point stays).
+(each failure is `failed`); look for no own one in `lower_access_point` (a dead process's access point stays).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import network_suite
 import pytest
 
 from provisioning.wizard.network_dbus import NetworkError, NmNetwork
@@ -62,71 +62,50 @@ def test_what_is_around_is_found_the_strongest_first(bus):
     with_network(bus, air, work)
 
 
-def test_a_home_is_joined_with_its_password(bus):
-    air = Air()
+class FakeHome:
+    """The suite's home, in the fake's air."""
+
+    def __init__(self, network: NmNetwork, air: Air) -> None:
+        self.network, self._air = network, air
+
+    async def kept(self) -> int:
+        return len(self._air.connections)
+
+    async def joined(self) -> str | None:
+        return self._air.joined
+
+    async def access_point(self) -> str | None:
+        return self._air.access_point
+
+    async def plug(self, cable: str) -> None:
+        self._air.cable = cable
+
+
+@pytest.mark.parametrize("name", network_suite.CASES)
+def test_the_fake_does_what_the_real_one_does(bus, name):
+    secret = network_suite.PASSWORD
+    air = Air(
+        [
+            Net(network_suite.HOME, secret),
+            Net(network_suite.NO_ADDRESS, secret, does="no-address"),
+            Net(network_suite.HOTEL, None, does="portal", rsn=0),
+            Net(network_suite.NEWER, secret, rsn=0x400),
+            Net(network_suite.FIRM, secret, rsn=0x200),
+        ]
+    )
 
     async def work(network: NmNetwork) -> None:
-        assert await network.join_wifi("Hemma", PASSWORD) is Joining.JOINED
-        assert air.joined == "Hemma"
-        assert len(air.connections) == 1
+        await network_suite.CASES[name](FakeHome(network, air))
 
     with_network(bus, air, work)
 
 
-@pytest.mark.parametrize(
-    ("net", "ssid", "password", "expected"),
-    [
-        (Net("Hemma"), "Hemma", "fel lösenord", Joining.WRONG_PASSWORD),
-        (Net("Hemma"), "Hemma", "kort", Joining.WRONG_PASSWORD),
-        (Net("Hemma", does="no-address"), "Hemma", PASSWORD, Joining.NO_ADDRESS),
-        (Net("Hemma", does="nothing"), "Hemma", PASSWORD, Joining.TOO_SLOW),
-        (Net("Hemma"), "Borta", PASSWORD, Joining.NOT_FOUND),
-        (Net("Hotell", None, does="portal"), "Hotell", None, Joining.PORTAL),
-    ],
-    ids=lambda value: str(value) if isinstance(value, Joining) else None,
-)
-def test_a_try_that_failed_says_why_and_leaves_nothing_behind(bus, net, ssid, password, expected):
-    air = Air([net])
+def test_a_network_that_never_settles_is_given_up(bus):
+    air = Air([Net("Hemma", does="nothing")])
 
     async def work(network: NmNetwork) -> None:
-        assert await network.join_wifi(ssid, password) is expected
+        assert await network.join_wifi("Hemma", PASSWORD) is Joining.TOO_SLOW
         assert air.connections == set()
-
-    with_network(bus, air, work)
-
-
-@pytest.mark.parametrize(
-    ("cable", "expected"), [("none", Joining.NO_CABLE), ("up", Joining.JOINED), ("no-address", Joining.NO_ADDRESS)]
-)
-def test_the_cable_is_used_where_there_is_one(bus, cable, expected):
-    async def work(network: NmNetwork) -> None:
-        assert await network.join_cable() is expected
-
-    with_network(bus, Air(cable=cable), work)
-
-
-def test_the_own_access_point_comes_and_goes(bus):
-    air = Air()
-
-    async def work(network: NmNetwork) -> None:
-        await network.raise_access_point("tillsyn-ab12", "0A830N5F22N2")
-        assert air.access_point == "tillsyn-ab12"
-        await network.lower_access_point()
-        await network.lower_access_point()
-        assert air.access_point is None
-        assert air.connections == set()
-
-    with_network(bus, air, work)
-
-
-def test_an_access_point_that_a_dead_process_left_is_taken_down(bus):
-    air = Air()
-
-    async def work(network: NmNetwork) -> None:
-        await NmNetwork(bus.address, try_s=2.0).raise_access_point("tillsyn-ab12", "0A830N5F22N2")
-        assert (await network.look()).wifis == ()  # the one radio is busy
-        await network.lower_access_point()
-        assert [one.ssid for one in (await network.look()).wifis] == ["Hemma", "Hotell"]
 
     with_network(bus, air, work)
 

@@ -51,7 +51,7 @@ class RunningDevice:
         return [record.why or "" for record in self.records() if record.kind == "setup"]
 
     def log(self) -> str:
-        return (self.device.home.directory / "home.log").read_text(errors="replace")[-4000:]
+        return (self.device.home.directory / "home.log").read_text(errors="replace")[-8000:]
 
     def pids(self) -> dict[str, int]:
         found: dict[str, int] = {}

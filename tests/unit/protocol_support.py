@@ -122,6 +122,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
             "mtu_bytes": 1200,
         },
     },
+    "setup.enter": {"aud": AUDIENCE, "jti": "j-1", "at": 1_764_000_000.0},
     "trust.put": {"version": 2, "epoch": EPOCH, "roots": ["${jwk:root}"], "issuers": ["${jwk:issuer}"]},
     "time": {"gateway": GATEWAY, "nonce": "${asked}", "unix_s": "${now}", "radius_s": 1.0},
     "time.ask": {"gateway": GATEWAY, "nonce": "${asked}"},

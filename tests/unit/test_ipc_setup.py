@@ -21,7 +21,8 @@ JWK = SigningKey.generate().verifying.jwk()
 NONCE = "A" * 22
 WORDS: list[Any] = [
     setup.AskStanding(), setup.MakeKeys(), setup.ForgetKeys(), setup.Install("gw-a", 1, ["g"], [JWK], b"trust"),
-    setup.Note("network"), setup.AskNonce(), setup.Preview(NONCE, "v=0"), setup.RenewPreview(1), setup.EndPreview(),
+    setup.Note("network"), setup.Allow(b"consent"),
+    setup.AskNonce(), setup.Preview(NONCE, "v=0"), setup.RenewPreview(1), setup.EndPreview(),
     setup.Nudge(-2.0), setup.SaveAim(), setup.BeginAlarm(), setup.SignProtocol([ProtocolLine("dns", "measured", True)]),
     setup.Finish(),
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Who is let in. Mutations: `is_spent` always False (test_a_code_is_spent_with_its_first_use); `WINDOW_S` times ten.
 
-That a try is counted before it is looked at is in tests/service/test_wizard_attack.py.
+That a try is counted before it is looked at is in tests/browser/test_wizard.py.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ Mutations that turn safety tests red:
 * `LineTaken` without `if progress.is_line_good`: test_a_line_that_is_not_good_is_not_taken.
 * `Aimed` not needed for `Ticked`: test_no_step_is_left_before_its_facts_are_there.
 * `ProtocolTaken` in spite of `owed`: test_set_up_does_not_end_while_the_ledger_lacks_a_step.
+* `Entered` without its comparison: test_an_entering_counts_once.
+* `Lapsed` without `progress.entered`: test_the_whole_table_is_as_written.
 * `Forget` left out: test_codes_that_differ_throw_everything_away.
 """
 
@@ -31,10 +33,12 @@ from provisioning.wizard.machine import (
     Consent,
     Consented,
     Enrolled,
+    Entered,
     Finish,
     Forget,
     Informed,
     Joined,
+    Lapsed,
     LetIn,
     LineMeasured,
     LineTaken,
@@ -65,7 +69,8 @@ WAY = [
     Ticked(TICKS), CheckSeen("c-9", 40, 3.0), AlarmBegun("test-1"), AlarmAnswered("test-1"), ProtocolTaken(D),
 ]  # fmt: skip
 EVENTS = [
-    *WAY, LineMeasured(BAD, is_good=False), OtherNetwork(), Compared(is_same=False), Consented(RESIDENT, RESIDENT),
+    *WAY, Entered(1), Lapsed(),
+    LineMeasured(BAD, is_good=False), OtherNetwork(), Compared(is_same=False), Consented(RESIDENT, RESIDENT),
     Received("loan-1", ()), Ticked(()), CheckSeen("c-9", 0, 0.0), AlarmAnswered("test-other"),
 ]  # fmt: skip
 
@@ -103,6 +108,7 @@ TABLE = {
     (Step.ALARM, "AlarmBegun"): (Step.ALARM, ()),
     (Step.ALARM, "AlarmAnswered"): (Step.PROTOCOL, (WriteDown(),)),
     (Step.PROTOCOL, "ProtocolTaken"): (Step.DONE, (Finish(),)),
+    (Step.DONE, "Entered"): (Step.NETWORK, ()),
 }
 
 
@@ -116,7 +122,7 @@ def test_every_step_is_reached():
 
 @pytest.mark.parametrize("place", ORDER)
 def test_the_whole_table_is_as_written(place):
-    for event in WAY + [OtherNetwork(), Compared(is_same=False)]:
+    for event in WAY + [OtherNetwork(), Compared(is_same=False), Entered(1), Lapsed()]:
         before = AT[place]
         got, effects = step(before, event)
         expected = TABLE.get((place, name(event)))
@@ -171,6 +177,37 @@ def test_what_is_owed_stays_until_it_was_written_down():
     assert resume(progress) == (WriteDown(),)
 
 
+AGAIN = [Entered(1), Joined("mobile"), LineMeasured(GOOD, is_good=True), LineTaken()]
+
+
+def test_an_entering_leaves_out_enrolment_and_consent_and_nothing_else():
+    again = after(*WAY, *AGAIN)
+    assert (again.step, again.entered, again.resident, again.loan) == (Step.AIM, 1, RESIDENT, "loan-1")
+    assert (again.aim_deg, again.check, again.alarm, again.protocol_sha256) == (None, None, None, None)
+    assert [note.what for note in step(after(*WAY, *AGAIN[:3]), LineTaken())[0].owed] == ["network", "line"]
+    done = after(*WAY, *AGAIN, *WAY[10:])
+    assert done.step is Step.DONE
+    assert all(line.is_good for line in protocol_lines(done))
+
+
+@pytest.mark.parametrize("left_out", range(len(AGAIN) + len(WAY[10:])))
+def test_no_step_of_an_entering_can_be_skipped(left_out):
+    way = [*AGAIN, *WAY[10:]]
+    again = after(*WAY, *way[:left_out], *way[left_out + 1 :])
+    assert again.step is not Step.DONE or left_out == 0
+
+
+def test_an_entering_counts_once():
+    done = after(*WAY, *AGAIN, *WAY[10:])
+    assert step(done, Entered(1)) == (done, ())
+    assert step(done, Entered(2))[0].step is Step.NETWORK
+
+
+def test_an_entering_that_lapsed_owes_nothing():
+    lapsed, effects = step(step(after(*WAY, *AGAIN[:3]), LineTaken())[0], Lapsed())
+    assert (lapsed.step, lapsed.owed, effects) == (Step.DONE, (), ())
+
+
 def test_a_start_does_the_last_effects_again():
     assert resume(AT[Step.COMMIT]) == (Commit(),)
     assert resume(AT[Step.DONE]) == (Finish(),)
@@ -183,7 +220,7 @@ def test_nothing_is_committed_uncompared(history):
     for event in history:
         before = progress
         progress, effects = step(progress, event)
-        assert abs(ORDER.index(progress.step) - ORDER.index(before.step)) <= 2
+        assert abs(ORDER.index(progress.step) - ORDER.index(before.step)) <= 2 or progress.entered
         if Commit() in effects:
             assert event == Compared(is_same=True)
             assert before.step is Step.COMPARE
@@ -191,7 +228,7 @@ def test_nothing_is_committed_uncompared(history):
         committed = committed or progress.step is Step.INFORM
         assert compared or not committed
         if before.step is Step.DONE:
-            assert progress is before
+            assert progress is before or progress.entered > before.entered
         if Finish() in effects:
             assert progress.resident is not None
             assert progress.check_frames > 0

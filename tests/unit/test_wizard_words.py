@@ -48,6 +48,7 @@ def test_every_outcome_has_its_sentence():
 
 def test_every_step_has_its_page():
     assert {path.stem for path in (ROOM / "templates").glob("*.html")} == {step.value for step in Step} | {
+        "again",
         "base",
         "form",
     }

@@ -1,0 +1,107 @@
+"""Runs in the guest: the network port's cases against the NetworkManager that runs there.
+
+One line for each case on the console; the exit status says whether all held. `host: …` on the console asks the host to
+plug or unplug a cable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from network_suite import CASES, Case
+
+from provisioning.wizard.network_dbus import NmNetwork
+
+CASE_LIMIT_S = 240.0
+DRIVER = Path("/sys/bus/pci/drivers/virtio-pci")
+CABLES = {"up": "0000:00:10.0", "no-address": "0000:00:11.0"}
+
+
+def run(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout
+
+
+class RealHome:
+    """The guest's own device and air."""
+
+    def __init__(self) -> None:
+        self.network = NmNetwork()
+
+    async def kept(self) -> int:
+        for _ in range(20):  # NetworkManager ends a failed one by itself a moment later
+            found = [
+                line for line in run("nmcli", "-t", "-f", "NAME,TYPE", "connection").splitlines() if ":lo" not in line
+            ]
+            if not found:
+                break
+            await asyncio.sleep(0.1)
+        return len([line for line in found if "loopback" not in line])
+
+    async def joined(self) -> str | None:
+        return self._ssid("managed") if "Connected" in run("iw", "dev", "wlan0", "link") else None
+
+    async def access_point(self) -> str | None:
+        return self._ssid("AP")
+
+    def _ssid(self, kind: str) -> str | None:
+        facts = dict(line.strip().partition(" ")[::2] for line in run("iw", "dev", "wlan0", "info").splitlines())
+        if facts.get("type") != kind or "ssid" not in facts:
+            return None
+        return facts["ssid"].encode("latin-1").decode("unicode_escape").encode("latin-1").decode()
+
+    async def plug(self, cable: str) -> None:
+        for kind, address in CABLES.items():
+            is_bound = (DRIVER / address).exists()
+            wanted = kind == cable or (cable == "none" and kind == "up")
+            if is_bound != wanted:
+                (DRIVER / ("bind" if wanted else "unbind")).write_text(address)
+        print(f"host: cable {'off' if cable == 'none' else 'on'}", flush=True)
+        for _ in range(200):
+            carriers = set()
+            for address in CABLES.values():
+                for path in DRIVER.glob(f"{address}/virtio*/net/*"):
+                    run("ip", "link", "set", path.name, "up")
+                    with contextlib.suppress(OSError):
+                        carriers.add((path / "carrier").read_text().strip())
+            if carriers == {"0" if cable == "none" else "1"}:
+                break
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)  # until NetworkManager has seen it too
+
+    async def reset(self) -> None:
+        for line in run("nmcli", "-t", "-f", "UUID,TYPE", "connection").splitlines():
+            if not line.endswith("loopback"):
+                run("nmcli", "connection", "delete", line.partition(":")[0])
+        await self.network.close()
+        await asyncio.sleep(1.0)
+
+
+async def one(name: str, work: Case) -> bool:
+    home, began_s = RealHome(), time.monotonic()
+    await home.reset()
+    try:
+        async with asyncio.timeout(CASE_LIMIT_S):
+            await work(home)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it is this case's result
+        where = traceback.extract_tb(exc.__traceback__)[-1]
+        print(f"case {name}: FAILED {exc!r} at {where.name}:{where.lineno} after {time.monotonic() - began_s:.1f} s")
+        return False
+    finally:
+        await home.network.close()
+    print(f"case {name}: held, {time.monotonic() - began_s:.1f} s")
+    return True
+
+
+async def every(only: list[str]) -> int:
+    held = [await one(name, work) for name, work in CASES.items() if not only or name in only]
+    print(f"{sum(held)} of {len(held)} cases held")
+    return 0 if held and all(held) else 1
+
+
+sys.exit(asyncio.run(every(sys.argv[1:])))
