@@ -56,8 +56,10 @@ class FreshConfig(Config, frozen=True):
     guard_template: AbsolutePath
     """TOML with everything of `guard.toml` that does not depend on the installation."""
     demand_isolation: bool
-    named_dir: AbsolutePath | None = None
-    """Where keys and trust will lie for the guard, if root moves them there afterwards; `identity_dir` where None."""
+    keys_named_in: AbsolutePath | None = None
+    """Where the guard will find its keys, if root moves them there afterwards; `identity_dir` where None."""
+    trust_named_in: AbsolutePath | None = None
+    """The same of roots and trust."""
 
 
 class _InstalledError(Exception):
@@ -185,17 +187,18 @@ class Fresh:
     def _guard_toml(self, got: setup.Install) -> bytes:
         """Raises ConfigError when template and place make no configuration: the image's fault, not the wizard's."""
         table = self._template()
-        place = Path(self._config.named_dir or self._directory)
+        keys = Path(self._config.keys_named_in or self._directory)
+        trust = Path(self._config.trust_named_in or self._directory)
         try:
             table |= {
                 "gateway": got.gateway,
                 "install_epoch": got.install_epoch,
                 "groups": list(got.groups),
                 "setup_socket": self._config.setup_socket,
-                "device_key": str(place / DEVICE_KEY),
-                "ledger_key": str(place / LEDGER_KEY),
-                "roots": str(place / ROOTS),
-                "trust": str(place / TRUST),
+                "device_key": str(keys / DEVICE_KEY),
+                "ledger_key": str(keys / LEDGER_KEY),
+                "roots": str(trust / ROOTS),
+                "trust": str(trust / TRUST),
             }
             if got.tunnel is None:
                 table.pop("tunnel_socket", None)

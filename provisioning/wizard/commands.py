@@ -22,7 +22,9 @@ def register(commands: Any) -> None:
         description="Run by a timer. Exit status 0: renewed, or not time yet; 1: it was time, and could not be done.",
     )
     renew.add_argument("--link-dir", type=Path, required=True, metavar="DIR", help="where the link's identity lies")
-    renew.add_argument("--enrol-at", required=True, metavar="URL", help="the centre's enrolment service")
+    centre = renew.add_mutually_exclusive_group(required=True)
+    centre.add_argument("--enrol-at", metavar="URL", help="the centre's enrolment service")
+    centre.add_argument("--factory-dir", type=Path, metavar="DIR", help="the device's stub, which names it")
     renew.set_defaults(run=_renew)
 
 
@@ -40,8 +42,10 @@ def _renew(options: argparse.Namespace) -> int:
 
     from provisioning.enrolment.est_client import EstClient
     from provisioning.enrolment.renewal import ca_of, due, read_pair, renew
+    from provisioning.factory.stub import read_stub
 
-    client = EstClient(options.enrol_at, ca_of(options.link_dir))
+    url = options.enrol_at or read_stub(options.factory_dir)[0].enrol_at
+    client = EstClient(url, ca_of(options.link_dir))
     renewed = renew(options.link_dir, client, now=datetime.now(UTC))
     moment = renewed or due(read_pair(options.link_dir).certificate)
     print(f"{'renewed' if renewed else 'not time yet'}; renew at {moment.at:%Y-%m-%d}, ends {moment.ends:%Y-%m-%d}")

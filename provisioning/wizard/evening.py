@@ -132,6 +132,7 @@ class Evening:
         if not standing.is_open or standing.entered <= self.progress.entered:
             return False
         await asyncio.to_thread((self.state_dir / PROTOCOL_FILE).unlink, missing_ok=True)
+        await asyncio.to_thread(self.keep.mark_done, is_done=False)
         await self.apply(machine.Entered(standing.entered))
         self.asks, self.surroundings, self.last_joining = False, None, None
         self._spawn(self._look_around(), "network")
@@ -367,6 +368,7 @@ class Evening:
             elif self.progress.entered and step is not Step.DONE and not self.standing.is_open:
                 LOG.warning("set-up was not finished in time, and is closed")
                 await self.apply(machine.Lapsed())
+                await asyncio.to_thread(self.keep.mark_done, is_done=True)
                 self.over.set()
                 return
         if self.progress.owed:
@@ -458,6 +460,7 @@ class Evening:
                 break
         with contextlib.suppress(NetworkError):
             await self.network.lower_access_point()
+        await asyncio.to_thread(self.keep.mark_done, is_done=True)
         self._later(self.over.set, self.linger_s)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:

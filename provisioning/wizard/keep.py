@@ -8,12 +8,14 @@ from typing import Final, TypeVar
 import msgspec
 
 from gateway.core.error import ConfigError
-from gateway.ledger.disk import Disk, replace_durably
+from gateway.ledger.disk import Disk, replace_durably, sync_directory
 from provisioning.wizard.contact import Contact
 from provisioning.wizard.machine import Progress
 
 PROGRESS: Final = "progress.json"
 CONTACT: Final = "contact.json"
+DONE: Final = "done"
+"""There when set-up is over: its unit does not start then."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -36,6 +38,14 @@ class Keep:
         """Durable when it returns. Raises OSError with the old one in place."""
         name = PROGRESS if isinstance(value, Progress) else CONTACT
         replace_durably(self._disk, self._directory / name, msgspec.json.encode(value))
+
+    def mark_done(self, *, is_done: bool) -> None:
+        """Durable when it returns. Raises OSError."""
+        if is_done:
+            replace_durably(self._disk, self._directory / DONE, b"")
+        elif (self._directory / DONE).exists():
+            self._disk.unlink(self._directory / DONE)
+            sync_directory(self._disk, self._directory)
 
     def _read(self, name: str, kind: type[T]) -> T:
         try:

@@ -128,6 +128,7 @@ def test_an_installer_sets_a_device_up_from_the_first_page_to_the_closed_port(sh
             assert {line.how for line in protocol.lines} == {"measured", "ticked", "recorded"}
 
             # Of the signature only the hash is left in what the wizard keeps.
+            assert (running.device.directory / "setup" / "done").exists()
             kept = b"".join(path.read_bytes() for path in (running.device.directory / "setup").iterdir())
             assert b'"how":"drawn"' in kept
             assert b"[[[" not in kept

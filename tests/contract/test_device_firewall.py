@@ -2,7 +2,7 @@
 
 Mutations that turn these red, each tried: the output's policy accept; `@centre` left out of the TLS rule; the
 endpoint's address not asked; TCP let in from the tunnel. The input's policy alone is not seen from outside: the
-output's lets no answer out either.
+output's lets no answer out either. setup-door: `close` that flushes nothing; 22 among its ports.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from provisioning.authority.tunnel_config import device_filter
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+DOOR = ROOT / "image-build/root/usr/lib/tillsyn/setup-door"
 RULES = ROOT / "systemd" / "nftables" / "tillsyn.nft"
 HOME, OUTSIDE = "tlfw-home", "tlfw-outside"
 CENTRE, OTHER, INSIDE = "10.9.8.2", "10.9.8.3", "10.90.0.1"
@@ -100,6 +101,21 @@ def test_nobody_gets_in_neither_from_the_home_nor_from_the_tunnel(walls: None) -
     ports = (22, 80, 443, 8883, 40000)
     assert tried(OUTSIDE, *(("tcp", "10.9.8.1", port) for port in ports)) == [False] * 5
     assert tried(OUTSIDE, *(("tcp", "10.90.128.1", port) for port in ports)) == [False] * 5
+
+
+def test_set_up_mode_opens_its_ports_and_closes_them_again(walls: None) -> None:
+    ports = [("tcp", "10.9.8.1", port) for port in (80, 443, 22, 8443, 8883)]
+    outward = [("tcp", OTHER, 8883), ("udp", OTHER, 5353), ("udp", OTHER, 51820)]
+    try:
+        sh(f"{DOOR} open", HOME)
+        assert tried(OUTSIDE, *ports) == [True, True, False, False, False]
+        assert tried(HOME, *outward)[:2] == [True, True]
+        # Opened twice, as after a crash, it is no wider; closed it is what it was.
+        sh(f"{DOOR} open; {DOOR} close", HOME)
+    finally:
+        sh(f"{DOOR} close", HOME)
+    assert tried(OUTSIDE, *ports) == [False] * 5
+    assert tried(HOME, *outward) == [False] * 3
 
 
 def test_a_device_that_was_never_enrolled_speaks_to_no_centre(walls: None) -> None:

@@ -29,7 +29,7 @@ CENTRE_KEY = public_key(new_private_key())
 SETTINGS = TunnelSettings(1, "10.90.128.2", ["10.90.0.1"], CENTRE_KEY, "centre.example", 51820, 1200)
 
 
-def made(folder: Path, *, has_tunnel: bool = True, named_dir: str | None = None) -> fresh.Fresh:
+def made(folder: Path, *, has_tunnel: bool = True, **named: str) -> fresh.Fresh:
     template: dict[str, Any] = {
         "state_dir": "/v/state",
         "guard_socket": "/run/t/guard.sock",
@@ -45,7 +45,7 @@ def made(folder: Path, *, has_tunnel: bool = True, named_dir: str | None = None)
     (folder / "template.toml").write_bytes(msgspec.toml.encode(template))
     return fresh.Fresh(
         fresh.FreshConfig(
-            GATEWAY, "/run/t/setup.sock", str(folder / "identity"), str(folder / "template.toml"), True, named_dir
+            GATEWAY, "/run/t/setup.sock", str(folder / "identity"), str(folder / "template.toml"), True, **named
         )
     )
 
@@ -132,8 +132,9 @@ def test_a_cut_anywhere_leaves_a_fresh_device_and_after_it_all_is_there(tmp_path
 
 
 def test_the_guard_finds_its_keys_where_root_puts_them(tmp_path):
-    service = made(tmp_path, named_dir="/run/credentials/guard")
+    service = made(tmp_path, keys_named_in="/run/credentials/guard", trust_named_in="/v/config")
     service._obey(setup.MakeKeys())
     service._obey(place())
     config = load(tmp_path / "identity" / "guard.toml", GuardConfig)
     assert config.device_key == "/run/credentials/guard/device.pem"
+    assert config.trust == "/v/config/trust.jws"

@@ -12,6 +12,8 @@ Mutations tried, each turns a test here red:
   tillsyn-guard.service: leave out `ProtectSystem=strict` (slow lane)       -> exposure
   00-tillsyn.preset: leave out `disable *`                                  -> nothing else starts by itself
   60-tillsyn.rules: MODE="0660" for vcio                                    -> the firmware's mailbox
+  tillsyn-setup.service: the condition on `done` without its `!`            -> set-up starts on a device that is not ...
+  tillsyn-setup.service: SupplementaryGroups=tillsyn-guard                  -> the access matrix
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from pathlib import Path
 import pytest
 
 from gateway.services import commands, slots
+from provisioning.wizard import commands as wizard
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd" / "unit"
 IMAGE = ROOT / "image-build"
-SERVICES = ("guard", "eye", "link", "park", "tunnel")
-LIMITS = {"guard": 0.5, "eye": 0.7, "link": 1.5, "park": 1.5, "tunnel": 1.5}
+SERVICES = ("guard", "eye", "link", "park", "tunnel", "fresh", "setup", "renew")
+LIMITS = {"guard": 0.5, "eye": 0.7, "link": 1.5, "park": 1.5, "tunnel": 1.5, "fresh": 0.5, "setup": 1.5, "renew": 1.5}
 """Of `systemd-analyze security`: a linter of privileges, no proof."""
 BOARDS = sorted(path.name for path in (IMAGE / "board").iterdir())
 
@@ -56,8 +59,8 @@ def words(unit: str, key: str) -> set[str]:
 def tillsyn_commands() -> set[str]:
     parser = argparse.ArgumentParser()
     known = parser.add_subparsers()
-    commands.register(known)
-    slots.register(known)
+    for module in (commands, slots, wizard):
+        module.register(known)
     return set(known.choices)
 
 
@@ -79,7 +82,7 @@ def test_only_the_tunnel_may_set_up_an_interface():
     assert rights == {**{service: set() for service in SERVICES}, "tunnel": {"CAP_NET_ADMIN"}}
 
 
-@pytest.mark.parametrize("service", ["guard", "eye", "park"])
+@pytest.mark.parametrize("service", ["guard", "eye", "park", "fresh"])
 def test_who_decides_or_sees_has_no_network(service):
     unit = f"tillsyn-{service}.service"
     assert values(unit, "PrivateNetwork") == ["yes"]
@@ -95,22 +98,29 @@ def test_the_groups_are_the_access_matrix():
         "link": set(),
         "park": {"tillsyn-pins"},
         "tunnel": set(),
+        "fresh": set(),
+        "setup": set(),
+        "renew": set(),
     }
 
 
-def test_no_service_is_root_and_none_shares_its_user_but_park():
+def test_no_service_is_root_and_those_share_a_user_that_stand_in_for_one_another():
     users = {service: values(f"tillsyn-{service}.service", "User") for service in SERVICES}
-    # Park is the guard's own hands when the guard is gone; it has the same pins and less of everything else.
+    # Park is the guard's own hands when the guard is gone; it has the same pins and less of everything else. Fresh is
+    # in the guard's place before there is one, renew in the wizard's after it.
     assert users == {
         "guard": ["tillsyn-guard"],
         "eye": ["tillsyn-eye"],
         "link": ["tillsyn-link"],
         "park": ["tillsyn-guard"],
         "tunnel": ["tillsyn-tunnel"],
+        "fresh": ["tillsyn-guard"],
+        "setup": ["tillsyn-setup"],
+        "renew": ["tillsyn-setup"],
     }
 
 
-@pytest.mark.parametrize("service", ["guard", "link", "park", "tunnel"])
+@pytest.mark.parametrize("service", [service for service in SERVICES if service != "eye"])
 def test_only_the_eye_may_have_a_device_node(service):
     assert values(f"tillsyn-{service}.service", "PrivateDevices") == ["yes"]
     assert values(f"tillsyn-{service}.service", "DeviceAllow") == []
@@ -131,7 +141,10 @@ def test_the_firmwares_mailbox_is_for_root_alone():
 def test_nobody_reads_anothers_state_or_secrets(service):
     hidden = words(f"tillsyn-{service}.service", "InaccessiblePaths")
     assert "-/var/lib/tillsyn/secret" in hidden
-    assert {f"-/var/lib/tillsyn/{name}" for name in ("guard", "link", "tunnel") if name != service} <= hidden
+    own = {"fresh": "guard"}.get(service, service)
+    assert {f"-/var/lib/tillsyn/{name}" for name in ("guard", "link", "tunnel") if name != own} <= hidden
+    if service not in ("setup", "renew"):
+        assert {"-/var/lib/tillsyn/setup", "-/var/lib/tillsyn/factory"} <= hidden
 
 
 def test_both_ends_of_a_check_park():
@@ -148,7 +161,7 @@ def test_park_comes_before_the_network():
     assert values("tillsyn-park.service", "DefaultDependencies") == ["no"]
 
 
-@pytest.mark.parametrize("service", ["guard", "eye", "link", "tunnel"])
+@pytest.mark.parametrize("service", ["guard", "eye", "link", "tunnel", "fresh", "setup"])
 def test_a_service_is_watched(service):
     unit = f"tillsyn-{service}.service"
     assert values(unit, "Type") == ["notify"]
@@ -192,6 +205,31 @@ def test_a_socket_lets_in_one_user(socket, path, group):
     assert values(socket, "ListenSequentialPacket") == [path]
     assert values(socket, "SocketGroup") == [group]
     assert values(socket, "SocketMode") == ["0660"]
+
+
+def test_set_up_starts_on_a_device_that_is_not_set_up_or_after_the_physical_act_and_stays_gone():
+    assert set(values("tillsyn-setup.service", "ConditionPathExists")) >= {
+        "|!/var/lib/tillsyn/setup/done",
+        "|/run/tillsyn-setup/act",
+    }
+    assert values("tillsyn-setup.service", "Restart") == ["on-failure"]
+    assert values("tillsyn-setup.path", "PathExists") == ["/run/tillsyn-setup/act"]
+    # No socket unit: the port would be open while the door is closed.
+    assert not list(UNITS.glob("tillsyn-setup.socket"))
+    assert values("tillsyn-setup.service", "ExecStopPost") == ["+/usr/lib/tillsyn/setup-door close"]
+    assert values("tillsyn-fresh.service", "ConditionPathExists")[-1] == "!/var/lib/tillsyn/config/guard.toml"
+
+
+def test_only_the_guard_and_the_wizard_may_enter_the_directory_that_is_theirs():
+    """Its sockets belong to the wizard's group; whoever is in the guard's could speak as the resident's hand."""
+    (line,) = [
+        each
+        for each in (ROOT / "systemd/tmpfiles/tillsyn.conf").read_text().splitlines()
+        if each.startswith("d /run/tillsyn-setup")
+    ]
+    assert line.split()[:5] == ["d", "/run/tillsyn-setup", "2770", "tillsyn-guard", "tillsyn-setup"]
+    writes = {service: words(f"tillsyn-{service}.service", "ReadWritePaths") for service in SERVICES}
+    assert [service for service in SERVICES if "-/run/tillsyn-setup" in writes[service]] == ["guard", "fresh", "setup"]
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("tillsyn-*.service")))
