@@ -6,26 +6,95 @@ With KVM where this machine has it, else emulated. The exit status is 0 when eve
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+HERE = Path(__file__).parent
+TREE = HERE.parents[1]
+OURS = (
+    "gateway/__init__.py",
+    "gateway/core/__init__.py",
+    "gateway/core/error.py",
+    "provisioning/__init__.py",
+    "provisioning/wizard/__init__.py",
+    "provisioning/wizard/network_dbus.py",
+    "provisioning/wizard/network_port.py",
+)
+MORE_USERS = {
+    "passwd": "messagebus:*:100:101::/nonexistent:/usr/sbin/nologin\n",
+    "group": "messagebus:*:101:\nnetdev:*:102:\n",
+}
 LIMIT_S = 1800.0
 
 
-def command(cache: Path, console: Path, monitor: Path, *, logs: bool) -> list[str]:
-    root = cache / "root" / "boot"
-    kernel, initrd = max(root.glob("vmlinuz-*")), max(root.glob("initrd.img-*"))
-    words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "1024"]
+def build(cache: Path) -> tuple[Path, Path]:
+    """Kernel and initramfs: the Debian that setup.sh unpacked, our port, its suite, and this lane's own files."""
+    debian = cache / "debian"
+    if not (debian / ".complete").exists():
+        raise SystemExit(f"{cache} is not filled; run {HERE / 'setup.sh'} {cache}")
+    contract = debian / "opt" / "contract"
+    shutil.rmtree(contract, ignore_errors=True)
+    shutil.copytree(next(cache.glob("wheels-*")), contract)
+    shutil.copytree(HERE / "guest", contract, dirs_exist_ok=True)
+    shutil.copy2(TREE / "tests" / "contract" / "network_suite.py", contract)
+    for name in OURS:
+        (contract / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(TREE / name, contract / name)
+    # What maintainer scripts would have done, as far as it is needed: two files of users, and the modules' order.
+    for name in ("passwd", "group"):
+        text = (debian / "usr/share/base-passwd" / f"{name}.master").read_text()
+        more = {
+            "passwd": "messagebus:*:100:101::/nonexistent:/usr/sbin/nologin\n",
+            "group": "messagebus:*:101:\nnetdev:*:102:\n",
+        }
+        (debian / "etc" / name).write_text(text + more[name])
+    for name in ("dev", "proc", "sys", "run", "tmp", "var/lib/NetworkManager", "var/lib/dbus"):
+        (debian / name).mkdir(parents=True, exist_ok=True)
+    version = next((debian / "lib/modules").iterdir()).name
+    path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    subprocess.run(["depmod", "-b", str(debian), version], check=True, timeout=120, env=path)
+    initramfs = cache / "initramfs.cpio"
+    write_cpio(debian, initramfs)
+    return debian / "boot" / f"vmlinuz-{version}", initramfs
+
+
+def write_cpio(root: Path, path: Path) -> None:
+    """Pack `root` as the kernel takes it, symbolic links too. Source: Linux, early-userspace/buffer-format."""
+    with path.open("wb") as out:
+
+        def put(name: str, mode: int, content: bytes) -> None:
+            encoded = name.encode() + b"\0"
+            fields = (0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
+            header = b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
+            out.write(header + bytes(-len(header) % 4) + content + bytes(-len(content) % 4))
+
+        for folder, names, files in os.walk(root):
+            for each in (*names, *files):
+                place = Path(folder, each)
+                status, name = place.lstat(), str(place.relative_to(root))
+                if stat.S_ISLNK(status.st_mode):
+                    put(name, status.st_mode, os.fsencode(place.readlink()))
+                elif stat.S_ISDIR(status.st_mode):
+                    put(name, status.st_mode, b"")
+                elif stat.S_ISREG(status.st_mode):
+                    put(name, status.st_mode, place.read_bytes())
+        put("TRAILER!!!", 0, b"")
+
+
+def command(kernel: Path, initramfs: Path, console: Path, monitor: Path, *, logs: bool) -> list[str]:
+    words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "2048"]
     words += ["-machine", "q35", "-accel", "kvm", "-accel", "tcg", "-cpu", "kvm64"]
-    words += ["-kernel", str(kernel), "-initrd", str(initrd)]
+    words += ["-kernel", str(kernel), "-initrd", str(initramfs)]
     more = " wizard.logs" if logs else ""
-    words += ["-append", f"console=ttyS0 quiet root=/dev/vda rw init=/opt/contract/init panic=-1{more}"]
-    words += ["-drive", f"if=none,id=root,file={cache / 'disk.img'},format=raw,snapshot=on"]
-    words += ["-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci"]
+    words += ["-append", f"console=ttyS0 quiet rdinit=/opt/contract/init panic=-1{more}"]
+    words += ["-device", "virtio-rng-pci"]
     # A cable with an address at its end, and one with a silent switch.
     words += ["-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0,id=nic0,addr=0x10"]
     words += ["-netdev", "hubport,id=n1,hubid=1", "-device", "virtio-net-pci,netdev=n1,id=nic1,addr=0x11"]
@@ -65,7 +134,9 @@ def main() -> int:
     console, monitor = options.cache / "console.txt", options.cache / "monitor.sock"
     for path in (console, monitor):
         path.unlink(missing_ok=True)
-    process = subprocess.Popen(command(options.cache, console, monitor, logs=options.logs), stdin=subprocess.DEVNULL)
+    kernel, initramfs = build(options.cache)
+    words = command(kernel, initramfs, console, monitor, logs=options.logs)
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
         said = follow(process, console, monitor)
     finally:
