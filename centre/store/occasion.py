@@ -13,6 +13,8 @@ from centre.store.handover import put_handover_event
 from centre.store.table import AGREEMENTS, COMMANDS, HANDOVERS, HOMES, JUDGED, OCCASION_FACTS, OUTCOMES
 from gateway.protocol.message import Closed, MissedCheck, Word
 
+_SAID_BY_REASON: Final[Mapping[str, tuple[str, ...]]] = {"not-seen": ("not_seen",), "check-broken": ("broken",)}
+"""What a hand-over's reason says of a check, in the words of an attempt's outcome."""
 LONGEST_WINDOW_S: Final = 4 * 3600
 """Source: gateway.agreement.schema.Line, `window_min` at most 240."""
 
@@ -175,9 +177,15 @@ def put_fact(connection: sa.Connection, fact: Mapping[str, Any]) -> None:
 
 
 def _note_since(connection: sa.Connection, fact: Mapping[str, Any], now_unix_s: float) -> None:
-    """A check that is heard of after its occasion was handed over: whoever was sent is told, nothing is taken back."""
+    """A check that is heard of after its occasion was handed over: whoever was sent is told, nothing is taken back.
+
+    The home's ledger may have begun the hand-over before its report came: what is its reason already is no news.
+    """
     table = HANDOVERS.c
     same = {name: fact[name] for name in ("gateway", "install_epoch", "line", "occasion")}
-    for handover in connection.execute(sa.select(table.id).filter_by(**same)).scalars().all():
+    rows: Any = connection.execute(sa.select(table.id, table.reason).filter_by(**same)).all()
+    for handover, reason in rows:
+        if fact["word"] in _SAID_BY_REASON.get(reason, ()):
+            continue
         connection.execute(sa.update(HANDOVERS).where(table.id == handover).values(since=fact["word"]))
         put_handover_event(connection, handover, "since", at_unix_s=now_unix_s, word=fact["word"])

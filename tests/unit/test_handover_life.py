@@ -3,7 +3,8 @@
 Mutations that turn it red, each tried: begin without looking whether there is one; finish an open one; let the second
 acknowledgement win; count an escalation without moving its time; take an unsigned "paused" for a reason; keep an
 agreement that the home refused; let anybody with a login acknowledge; escalate open ones only; leave
-`escalates_unix_s` as it was when somebody acknowledges or arrives; let who acknowledges late have the agreement's time.
+`escalates_unix_s` as it was when somebody acknowledges or arrives; let who acknowledges late have the agreement's time;
+note a check that is the hand-over's own reason.
 """
 
 from __future__ import annotations
@@ -469,6 +470,21 @@ def test_a_check_that_is_heard_of_late_is_told_and_takes_nothing_back(tmp_path: 
         await night.closed("seen")
         (one,) = await night.handovers()
         assert (one["since"], one["state"]) == ("seen", "open")
+
+    play(tmp_path, act)
+
+
+def test_the_check_that_a_hand_over_came_of_is_no_news_to_it(tmp_path: Path):
+    async def act(night: Night) -> None:
+        await night.agree()
+        line = ledger_line(0, {"kind": "handover", "why": "not-seen", "line": LINE, "occasion": OCCASION})
+        night.world.broker.deliver("tillsyn/v1/gw-a/ledger", line)
+        await night.world.settle()
+        await night.closed("not-seen", attempt=2, step="handover")
+        (one,) = await night.handovers()
+        assert (one["reason"], one["since"]) == ("not-seen", None)
+        await night.closed("seen", attempt=3)
+        assert [row["since"] for row in await night.handovers()] == ["seen"], "this is"
 
     play(tmp_path, act)
 
