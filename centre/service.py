@@ -12,6 +12,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from gateway.edge.http_uvicorn import Server, server_config
 from gateway.protocol.key import VerifyingKey
 
 BROKER_SESSION_S: Final = 24 * 3600
+STORE_THREADS: Final = 16
 """So long the broker keeps what the homes say while the centre is away; the homes' own outbox begins before it."""
 
 
@@ -139,6 +141,9 @@ async def run(config: CentreConfig, *, ready: Callable[[str], None] = lambda _ur
     Raises ConfigError (wrong configuration, address in use), or an ExceptionGroup with what ended a task. On
     cancellation pages are let go, requests get 3 s to end, then sockets and database are closed.
     """
+    # Everything that touches the store does so in a thread of this pool; its default is too small on two processors for
+    # a page's question not to wait for another's.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_THREADS, "store"))
     address = BrokerAddress(
         config.broker.host,
         config.broker.port,

@@ -17,7 +17,7 @@ from centre.api.endpoint import Call, Endpoint, Query, number
 from centre.fault import URGENCY
 from centre.handover import news
 from centre.role import ANSWERS_HANDOVERS, ANYBODY, AT_THE_DESK, CentreRole
-from centre.state import Account, CentreState
+from centre.state import CentreState
 from gateway.protocol.message import Word
 
 NEWEST: Final = 200
@@ -37,20 +37,19 @@ class FaultBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def queue(call: Call) -> Response:
-    return answer(await asyncio.to_thread(_queue, call.state, call.session.account, number(call.request, _LIMIT)))
-
-
-def _queue(state: CentreState, account: Account, limit: int) -> dict[str, Any]:
+    state, limit = call.state, number(call.request, _LIMIT)
     now_unix_s = state.clock()
-    items, handovers = state.desk_cache.get(lambda: read_queue(state, now_unix_s))
-    mine = {home.gateway for home in state.homes.values() if account.sees(home)}
+    items, handovers = await state.desk_cache.get(lambda: read_queue(state, now_unix_s))
+    mine = {home.gateway for home in list(state.homes.values()) if call.session.account.sees(home)}
     shown = [item for item in items if item.gateway in mine]
-    return {
-        "now_unix_s": now_unix_s,
-        "items": shown[:limit],
-        "counts": Counter(item.rank for item in shown),
-        "handovers": [_facts(row) for row in handovers if row["gateway"] in mine],
-    }
+    return answer(
+        {
+            "now_unix_s": now_unix_s,
+            "items": shown[:limit],
+            "counts": Counter(item.rank for item in shown),
+            "handovers": [_facts(row) for row in handovers if row["gateway"] in mine],
+        }
+    )
 
 
 @lru_cache(maxsize=10_000)
