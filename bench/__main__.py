@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import clip, envelope, first_frame, ledger, streaming, view
+from bench import clip, envelope, first_frame, ledger, neck, streaming, view
 from bench.result import Result, table
 
-TOPICS = ("first-frame", "streaming", "envelope", "ledger", "view")
+TOPICS = ("first-frame", "streaming", "envelope", "ledger", "view", "neck")
 
 
 def main() -> int:
@@ -59,6 +59,11 @@ def _numbers(topics: Sequence[str], *, quick: bool) -> list[Result]:
     if "view" in topics:
         _say("view")
         results += view.measure_view(rounds=3 if quick else 15, seconds=0.05 if quick else 0.3)
+    if "neck" in topics:
+        _say("neck")
+        with tempfile.TemporaryDirectory(prefix="tillsyn-bench-") as name:
+            results += neck.measure_profile(Path(name) / "profile")
+            results += asyncio.run(neck.measure_eye(Path(name), rounds=1 if quick else 5))
     return results
 
 

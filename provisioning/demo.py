@@ -30,7 +30,7 @@ from gateway.protocol.message import Verdict
 from provisioning import bench_home
 from provisioning.bench_home import BenchHome
 
-START_LIMIT_S: Final = 30.0
+START_LIMIT_S: Final = 60.0
 _CONSOLE_URL: Final = re.compile(r"http://127\.0\.0\.1:\d+")
 
 

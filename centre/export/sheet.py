@@ -1,8 +1,7 @@
 """The resident's own sheet: when somebody last looked, how often this month, when next, and how to stop it.
 
 Machine-generated from the ledger and the signed agreement, so that it can't promise what isn't agreed (requirement
-R64). It says only what this version does: where the agreement has a wish that the device does not obey yet (softened
-picture), the sheet is silent.
+R64). It says only what this version does.
 """
 
 from __future__ import annotations
@@ -255,6 +254,12 @@ def _agreed(agreement: Agreement | None, say: Words) -> list[Part]:
         for step in agreement.if_not_seen
     )
     items.append(say("If you are still not seen: {steps}.", steps=steps))
+    if agreement.picture.mode == "softened":
+        items.append(say("The picture is blurred in the camera before anybody sees it."))
+    if agreement.lamp == "on":
+        items.append(say("The lamp is fully lit during a check."))
+    else:
+        items.append(say("The lamp is dimly lit during a check."))
     valid = agreement.valid
     items.append(
         say(

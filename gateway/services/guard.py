@@ -53,7 +53,7 @@ from gateway.services.guard_missed import MissedChecks
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
-from gateway.services.guard_setup import BEGUN, Door, SetupSide, door_of, saved_aim_deg
+from gateway.services.guard_setup import BEGUN, Door, SetupSide, door_of
 from gateway.services.guard_state import (
     Chronicle,
     Remembered,
@@ -71,7 +71,7 @@ from gateway.services.guard_state import (
 from gateway.services.guard_time import TimeKeeping
 from gateway.services.guard_tunnel import TunnelSide
 from gateway.services.guard_witness import WitnessSide
-from gateway.services.mount_parts import mount_parts
+from gateway.services.mount_parts import mount_parts, with_saved_aim
 
 LOG = logging.getLogger("tillsyn.guard")
 
@@ -217,9 +217,7 @@ class Guard:
 
 def build(config: GuardConfig) -> Guard:
     """The guard of this board. Raises ConfigError; MountFaultError when nothing can park."""
-    aim_deg = saved_aim_deg(Path(config.state_dir))
-    if aim_deg is not None:
-        config = msgspec.structs.replace(config, mount=msgspec.structs.replace(config.mount, aim_deg=aim_deg))
+    config = msgspec.structs.replace(config, mount=with_saved_aim(config.mount, Path(config.state_dir)))
     parts = mount_parts(config.mount, config.world)
     mount = parts.mount()
     try:

@@ -38,6 +38,7 @@ from gateway.services.guard_check import CheckRun
 from gateway.services.guard_core import Core, OpenPreview, Pending, close_fds
 from gateway.services.guard_link import LinkSide
 from gateway.services.guard_record import Records
+from gateway.services.mount_parts import AIM_FILE
 
 LOG = logging.getLogger("tillsyn.guard")
 
@@ -55,7 +56,6 @@ BEGUN: Final = "begun"
 ALLOWED: Final = "allowed"
 ENTERED: Final = "entered"
 DONE: Final = "done"
-_AIM_FILE: Final = "aim-deg.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +107,6 @@ def door_of(records: list[StoredRecord]) -> Door:
             body = stored.body
             door = door.after(body.why, who=body.who, version=body.version, until_unix_s=body.until_unix_s)
     return door
-
-
-def saved_aim_deg(state_dir: Path) -> float | None:
-    """Where the installer aimed the camera; None where nobody has. Raises ConfigError for a file that is not ours."""
-    try:
-        value = json.loads((state_dir / _AIM_FILE).read_bytes())["aim_deg"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise ConfigError(f"{_AIM_FILE}: {exc}") from exc
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{_AIM_FILE}: not an angle")
-    return float(value)
 
 
 @dataclass(slots=True)
@@ -380,7 +367,7 @@ class SetupSide:
         self._demand_aim(aim_deg)
         try:
             content = json.dumps({"aim_deg": aim_deg}).encode()
-            replace_durably(Disk(), Path(core.config.state_dir) / _AIM_FILE, content)
+            replace_durably(Disk(), Path(core.config.state_dir) / AIM_FILE, content)
         except OSError as exc:
             raise RefusedError(RefusalCode.LEDGER_UNWRITABLE, str(exc)) from exc
         core.mount.set_aim(aim_deg)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import GuardConfig, ParkConfig, load
+from gateway.config.file import MountConfig
 from gateway.core.error import ConfigError, HardwareFaultError, TransientError
 from gateway.services import park
-from gateway.services.guard_state import any_agreement
-from gateway.services.mount_parts import MountParts, mount_parts
+from gateway.services.mount_parts import MountParts, mount_parts, with_saved_aim
 
 HOLD_S: Final = 60.0
 WORDS: Final = {
@@ -60,7 +60,7 @@ def do(action: str, path: Path, *, language: str, angle_deg: float | None = None
             if not isinstance(config, GuardConfig):
                 raise ConfigError(f"{path}: to aim, name the guard's file; only that says whether set-up is over")
             _demand_set_up(config)
-            _aim(mount_parts(config.mount, config.world), words, angle_deg, hold_s)
+            _aim(mount_parts(_mount(config), config.world), words, angle_deg, hold_s)
         case _:
             _show(config, words)
 
@@ -73,6 +73,13 @@ def _load(path: Path) -> GuardConfig | ParkConfig:
             return load(path, ParkConfig)
         except ConfigError:
             raise not_guards from None
+
+
+def _mount(config: GuardConfig | ParkConfig) -> MountConfig:
+    """As the guard has it: what the installer aimed stands above the file. Park's file names no state, and asks for no
+    aim. Raises ConfigError.
+    """
+    return with_saved_aim(config.mount, Path(config.state_dir)) if isinstance(config, GuardConfig) else config.mount
 
 
 def guard_runs(config: GuardConfig) -> bool:
@@ -89,6 +96,9 @@ def guard_runs(config: GuardConfig) -> bool:
 
 
 def _demand_set_up(config: GuardConfig) -> None:
+    # Here, because park must not wait for what it does not need.
+    from gateway.services.guard_state import any_agreement
+
     if guard_runs(config):
         raise TransientError("a guard runs and drives the mount: stop tillsyn-guard first, in set-up")
     if any_agreement(config):
@@ -133,7 +143,7 @@ def _wait(hold_s: float) -> None:
 
 
 def _show(config: GuardConfig | ParkConfig, words: dict[str, str]) -> None:
-    mount = config.mount
+    mount = _mount(config)
     for name, pin in mount.pins().items():
         print(f"{name:<17} GPIO {pin}")
     print(f"driver            {mount.driver}")

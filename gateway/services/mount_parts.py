@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
 
 from gateway.config.file import MountConfig
 from gateway.core.error import ConfigError
@@ -13,6 +17,9 @@ from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_gpiozero import BenchFactory, GpiozeroMount
 from gateway.edge.pin_gpiozero import board_factory
 from gateway.mount.calibration import Calibration
+
+AIM_FILE: Final = "aim-deg.json"
+"""In the guard's state: where the installer aimed the camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,21 @@ class MountParts:
         return GpiozeroLamp(
             factory=self.factory, lamp_pin=self.config.lamp_pin, sensor_power_pin=self.config.sensor_power_pin
         )
+
+
+def with_saved_aim(mount: MountConfig, state_dir: Path) -> MountConfig:
+    """The mount as the installer aimed it; as its file says where nobody has. Raises ConfigError for a file that is not
+    ours.
+    """
+    try:
+        value = json.loads((state_dir / AIM_FILE).read_bytes())["aim_deg"]
+    except FileNotFoundError:
+        return mount
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(f"{AIM_FILE}: {exc}") from exc
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{AIM_FILE}: not an angle")
+    return msgspec.structs.replace(mount, aim_deg=float(value))
 
 
 def mount_parts(mount: MountConfig, world: str | None) -> MountParts:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from running_bench import Bench, bench, run, watching
+from running_bench import StandingBench, quick_mount, standing_bench, watching
 
-from gateway.edge.bench_world import BenchWorld, RoomScene
+from gateway.edge.bench_world import RoomScene
 from gateway.edge.camera_file import luma_plane
 from gateway.edge.camera_room import find_marker
 from gateway.protocol.message import Verdict
 from gateway.protocol.picture import Aim, View
-from provisioning import bench_home
-from provisioning.demo import running
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 from picture_detail import fine_energy, steepest_edge
@@ -24,9 +23,17 @@ from picture_detail import fine_energy, steepest_edge
 pytestmark = pytest.mark.service
 
 
-def test_what_covers_the_camera_is_said_to_the_operator_the_centre_and_the_ledger(tmp_path):
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingBench]:
+    with standing_bench(tmp_path_factory.mktemp("view"), before=quick_mount) as one:
+        yield one
+
+
+def test_what_covers_the_camera_is_said_to_the_operator_the_centre_and_the_ledger(standing: StandingBench):
+    home = standing.bench
+
     async def work() -> None:
-        async with bench(tmp_path) as home, watching(home) as (operator, facts, look):
+        async with watching(home) as (operator, facts, look):
             await home.until(lambda: look.signals, 10.0)
             assert look.signals[0].view is View.CLEAR
             # Learnt within this very check, and kept for the next ones.
@@ -47,23 +54,22 @@ def test_what_covers_the_camera_is_said_to_the_operator_the_centre_and_the_ledge
             state = home.home.directory / "home" / "state" / "aim.json"
             assert 100 < state.stat().st_size < 400
 
-    run(work())
+    standing.run(work())
 
 
-def test_an_agreed_softened_picture_has_lost_its_detail_where_the_operator_decodes_it(tmp_path):
+def test_an_agreed_softened_picture_has_lost_its_detail_where_the_operator_decodes_it(standing: StandingBench):
+    home = standing.bench
+
     async def work() -> None:
+        home.world.set_scene(RoomScene())
         shown = {}
         for mode in ("clear", "softened"):
-            home = bench_home.make(tmp_path / mode)
-            agreement = bench_home.agreement_now(home)
-            agreement["picture"] = {"mode": mode}
-            async with (
-                running(home, agreement) as started,
-                watching(Bench(started, BenchWorld(home.world))) as (operator, facts, look),
-            ):
-                await Bench(started, BenchWorld(home.world)).until(lambda look=look: look.frames > 20, 15.0)
+            await standing.agree(mode=mode)
+            async with watching(home) as (operator, facts, look):
+                await home.until(lambda look=look: look.frames > 20, 15.0)
                 shown[mode] = luma_plane(look.newest.reformat(width=640, height=360)).copy()
                 await operator.give_verdict(facts, look, Verdict.SEEN)
+                await operator.closed(facts, look.check)
         clear, soft = shown["clear"], shown["softened"]
         assert find_marker(clear)
         assert not find_marker(soft)
@@ -71,4 +77,4 @@ def test_an_agreed_softened_picture_has_lost_its_detail_where_the_operator_decod
         assert steepest_edge(soft) < 0.5 * steepest_edge(clear)
         assert np.corrcoef(soft[::20, ::20].ravel(), clear[::20, ::20].ravel())[0, 1] > 0.9
 
-    run(work())
+    standing.run(work())

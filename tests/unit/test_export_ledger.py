@@ -450,6 +450,24 @@ def test_the_residents_own_pause_moves_the_next_check(tmp_path):
     assert "Tuesday 24 November 2026 at 23:30, or until" in text
 
 
+@pytest.mark.parametrize(
+    ("language", "blurred", "dim", "full"),
+    [
+        ("en", "The picture is blurred in the camera before anybody sees it.", "dimly lit", "fully lit"),
+        ("sv", "Bilden görs suddig i kameran", "lyser svagt", "full styrka"),
+    ],
+)
+def test_the_sheet_says_how_the_picture_and_the_lamp_are_agreed(tmp_path, language, blurred, dim, full):
+    a_home(tmp_path / "ledger")
+    texts = [
+        as_text(a_sheet(tmp_path / "ledger", Words(language), parse_agreement(an_agreement(**wishes))))
+        for wishes in ({}, {"picture": {"mode": "softened"}, "lamp": "on"})
+    ]
+    assert [blurred in text for text in texts] == [False, True]
+    assert [dim in text for text in texts] == [True, False]
+    assert [full in text for text in texts] == [False, True]
+
+
 def test_an_empty_ledger_makes_a_sheet_that_says_so(tmp_path):
     with Home(tmp_path / "ledger"):
         pass
