@@ -17,11 +17,13 @@ RELEASE ?= $(IMAGE_OUT)
 IMAGE_OPTIONS = --board $(BOARD) --version $(VERSION) $(if $(MIRROR),--mirror $(MIRROR)) \
 	$(if $(SECURITY_MIRROR),--security-mirror $(SECURITY_MIRROR)) $(if $(KEYRING),--keyring $(abspath $(KEYRING))) \
 	$(if $(CONTACT),--contact $(CONTACT))
-APT_IMAGE_PROGRAMS := mmdebstrap=mmdebstrap mkfs.erofs=erofs-utils veritysetup=cryptsetup-bin mkfs.vfat=dosfstools \
+APT_IMAGE_PROGRAMS := mmdebstrap=mmdebstrap arch-test=arch-test mkfs.erofs=erofs-utils veritysetup=cryptsetup-bin mkfs.vfat=dosfstools \
 	mcopy=mtools sfdisk=fdisk depmod=kmod systemctl=systemd rauc=rauc git=git
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: image image-lock image-verify image-gate bundle sbom apt-image
+.PHONY: image image-lock image-verify image-gate image-test bundle sbom apt-image apt-image-lab
+APT_IMAGE_LAB_PROGRAMS := qemu-system-aarch64=qemu-system-arm fdtput=device-tree-compiler mcopy=mtools debugfs=e2fsprogs
+CUTS ?= 10
 
 apt-image:
 	@for pair in $(APT_IMAGE_PROGRAMS); do \
@@ -51,6 +53,15 @@ image-verify: setup apt-image ## build the image a second time, otherwise in eve
 	$(BIN)/tillsyn image compare $(IMAGE_OUT) $(IMAGE_OUT).again || \
 		{ command -v diffoscope >/dev/null && diffoscope $(IMAGE_OUT) $(IMAGE_OUT).again; exit 1; }
 	$(BIN)/tillsyn image verify $(RELEASE) --built $(IMAGE_OUT).again
+
+apt-image-lab:
+	@for pair in $(APT_IMAGE_LAB_PROGRAMS); do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v $${pair%%=*} >/dev/null || missing="$$missing $${pair##*=}"; done; \
+	[ -z "$$missing" ] || $(APT) $$missing; } >&2
+
+image-test: setup apt-test apt-image apt-image-lab ## boot the built image in QEMU and try it: a check, walls, power cuts, updates (root; ONLY=armed,check CUTS=10)
+	$(AS_ROOT) $(BIN)/python -u -m tests.image_lab --built $(IMAGE_OUT) --signers $(IMAGE_CACHE)/throw-away --cuts $(CUTS) \
+		--only "$(ONLY)"
 
 image-gate: setup ## fail on a locked package with a known fixed vulnerability (TRACKER=Debian's tracker as JSON)
 	$(BIN)/tillsyn image gate --board $(BOARD) --tracker $(TRACKER)

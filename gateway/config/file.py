@@ -137,6 +137,8 @@ class EyeConfig(Config, frozen=True):
     fps: Annotated[int, Meta(ge=1, le=30)] = 15
     bit_rate_bps: Annotated[int, Meta(ge=50_000, le=8_000_000)] = 1_500_000
     world: AbsolutePath | None = None
+    picture_limit_s: Annotated[float, Meta(ge=1.0, le=5.0)] = 1.0
+    """A camera that gives no picture for this long has failed. More than 1 s only where the machine is emulated."""
     may_swap: bool = False
     """Start also where this process's memory could be swapped to a disk; to try things out only."""
 

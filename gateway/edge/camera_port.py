@@ -27,6 +27,8 @@ from gateway.edge.bench_world import BenchWorld
 
 UNIT_TIMEOUT_S = 1.0
 """A camera that gives nothing for this long has failed."""
+MOST_UNIT_TIMEOUT_S = 5.0
+"""What the setting may raise it to, for a machine that is emulated."""
 OPEN_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 QUEUE_UNITS = 15
@@ -49,6 +51,7 @@ class CameraSettings:
     fps: int = 15
     bit_rate_bps: int = 1_500_000
     key_interval_s: float = 2.0
+    unit_timeout_s: float = UNIT_TIMEOUT_S
 
     def __post_init__(self) -> None:
         _demand_whole("width_px", self.width_px, 160, 1920)
@@ -61,6 +64,8 @@ class CameraSettings:
             raise ConfigError("camera: key_interval_s must be a number")
         if not 0.2 <= self.key_interval_s <= 60.0:
             raise ConfigError(f"camera: key_interval_s must be 0.2 to 60, not {self.key_interval_s}")
+        if not UNIT_TIMEOUT_S <= self.unit_timeout_s <= MOST_UNIT_TIMEOUT_S:
+            raise ConfigError(f"camera: unit_timeout_s must be 1 to 5, not {self.unit_timeout_s}")
 
     @property
     def sizes_px(self) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -134,7 +139,7 @@ class CameraPort(Protocol):
 
     async def read(self) -> EncodedUnit:
         """The next unit, in order; the first one is key. Raises CameraFaultError when the camera failed, gave nothing
-        for 1 s, or is closed (also while waiting). Safe to cancel: no unit is lost.
+        for `unit_timeout_s`, or is closed (also while waiting). Safe to cancel: no unit is lost.
         """
 
     def request_key_frame(self) -> None:
@@ -295,7 +300,9 @@ class ThreadedCamera(ABC):
 
     async def read(self) -> EncodedUnit:
         """See CameraPort.read."""
-        limit_s = UNIT_TIMEOUT_S if self._seen_first else self.first_unit_timeout_s
+        limit_s = self.settings.unit_timeout_s
+        if not self._seen_first:
+            limit_s = max(limit_s, self.first_unit_timeout_s)
         try:
             async with asyncio.timeout(limit_s):
                 while not self._queue and self._fault is None and self._reading:

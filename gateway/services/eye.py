@@ -229,7 +229,11 @@ async def serve(config: EyeConfig) -> None:
         listener.close()
     world = None if config.world is None else BenchWorld(config.world)
     settings = CameraSettings(
-        width_px=config.width_px, height_px=config.height_px, fps=config.fps, bit_rate_bps=config.bit_rate_bps
+        width_px=config.width_px,
+        height_px=config.height_px,
+        fps=config.fps,
+        bit_rate_bps=config.bit_rate_bps,
+        unit_timeout_s=config.picture_limit_s,
     )
     await Eye(config, Channel(sock, frame.ToEye), make_camera(config.camera, settings, world), digest).run()
 

@@ -383,6 +383,8 @@ def _overlay(setting: Setting, root: Path) -> None:
     ):
         if source.is_dir():
             _copy(source, target)
+    # nftables.service loads this one: without what the enrolment adds, it lets nobody out and nothing in.
+    shutil.copyfile(TREE / "systemd" / "nftables" / "tillsyn.nft", root / "etc/nftables.conf")
     shutil.copyfile(setting.keyring, _parent(root / "etc/rauc/keyring.pem"))
     system = (RECIPE / "system.conf.in").read_text()
     (root / "etc/rauc/system.conf").write_text(

@@ -99,9 +99,9 @@ def _setting(options: argparse.Namespace) -> build.Setting:
         board,
         "release",
         archive.host_mirror(options.mirror, options.security_mirror),
-        options.cache,
-        options.out,
-        options.keyring,
+        options.cache.absolute(),
+        options.out.absolute(),
+        options.keyring.absolute(),
         epoch,
         options.version,
     )

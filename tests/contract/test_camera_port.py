@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import av
 import pytest
 
+from gateway.config import EyeConfig
 from gateway.core.boottime import boottime_s
 from gateway.core.error import CameraFaultError, ConfigError
 from gateway.edge import camera_port
@@ -22,6 +23,7 @@ from gateway.edge.camera_port import (
     NAL_IDR,
     NAL_PPS,
     NAL_SPS,
+    UNIT_TIMEOUT_S,
     CameraSettings,
     EncodedUnit,
     ThreadedCamera,
@@ -352,6 +354,16 @@ def test_no_picture_for_a_second_is_a_camera_fault(world):
 
     assert 0.9 < asyncio.run(session()) < 2.0
     assert not world.sensor_on()
+
+
+def test_the_second_may_be_made_longer_within_bounds_and_never_shorter(world):
+    # Mutations: in CameraSettings `unit_timeout_s: float = MOST_UNIT_TIMEOUT_S`; in EyeConfig `picture_limit_s` = 5.0.
+    assert CameraSettings().unit_timeout_s == UNIT_TIMEOUT_S == 1.0
+    eye = EyeConfig(camera="room", eye_socket="/run/eye.sock", demand_isolation=True)
+    assert eye.picture_limit_s == UNIT_TIMEOUT_S
+    for wrong in (0.5, 5.1):
+        with pytest.raises(ConfigError, match="unit_timeout_s"):
+            CameraSettings(unit_timeout_s=wrong)
 
 
 def test_a_raw_film_is_passed_through_at_its_own_size_and_loops(films):

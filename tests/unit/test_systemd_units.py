@@ -1,6 +1,6 @@
 """The units as data: who may open what, what happens after a crash, and how far each service is walled in.
 
-What the walls do is tried inside the booted image (tests/image); here stands that nobody takes one away unnoticed.
+What the walls do is tried inside the booted image (tests/image_lab); here stands that nobody takes one away unnoticed.
 
 Mutations tried, each turns a test here red:
   tillsyn-eye.service: leave out `PrivateNetwork=yes`                       -> the camera has no network

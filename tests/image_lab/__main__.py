@@ -1,0 +1,112 @@
+"""`make image-test`: boots the built image under emulation, and tries on it what docs/image.md promises.
+
+    python -m tests.image_lab [--built DIR] [--signers DIR] [--only NAME[,NAME]] [--cuts N]
+
+Exit status 0 when every show holds, 1 when one does not, 2 when this machine can have no lab.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.image_lab import shows
+from tests.image_lab.lab import ImageLab, running
+from tests.net_lab.network import obstacle, seclude
+
+Show = Callable[[ImageLab], Awaitable[None]]
+
+
+def all_shows(options: argparse.Namespace) -> dict[str, Show]:
+    built, signers = options.built.absolute(), options.signers.absolute()
+    return {
+        "first": shows.first_boot,
+        "armed": shows.armed,
+        "check": shows.check,
+        "walls": shows.inside,
+        "restart": shows.restart,
+        "cuts": lambda lab: shows.cuts(lab, options.cuts),
+        "update": lambda lab: shows.update(lab, built, signers),
+        "panics": lambda lab: shows.falls_back(lab, built, signers, "panics", shows.panics, 300.0),
+        "flipped": shows.flipped,
+        "unguarded": lambda lab: shows.falls_back(lab, built, signers, "unguarded", shows.unguarded, 1200.0),
+    }
+
+
+NEEDED = ("first", "armed")
+"""Before any other show."""
+
+
+async def run(options: argparse.Namespace, names: list[str]) -> int:
+    wrong = []
+    directory = Path(tempfile.mkdtemp(prefix="tillsyn-image-lab-", dir=options.scratch))
+    try:
+        async with running(options.built.absolute(), directory) as lab:
+            for name, show in all_shows(options).items():
+                if name not in names and name not in NEEDED:
+                    continue
+                began_s = time.monotonic()
+                try:
+                    await show(lab)
+                except Exception as exc:  # noqa: BLE001 it is told, and what was shown before it counts
+                    wrong.append(name)
+                    lab.say(f"{name}: DOES NOT HOLD: {type(exc).__name__}: {exc}")
+                    traceback.print_exc()
+                    if lab.machine.running():
+                        lab.say(await _words(lab))
+                    # What follows begins where this one should have ended.
+                    break
+                lab.say(f"{name}: holds ({time.monotonic() - began_s:.0f} s)")
+            print("\n".join(["", "image lab:", *(f"  {line}" for line in lab.told)]), flush=True)
+    finally:
+        if options.keep:
+            print(f"kept: {directory}", flush=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    print(f"does not hold: {', '.join(wrong)}" if wrong else "everything holds", flush=True)
+    return 1 if wrong else 0
+
+
+async def _words(lab: ImageLab) -> str:
+    try:
+        return await lab.words()
+    except Exception as exc:  # noqa: BLE001 only said
+        return f"(no words: {exc})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make image-test", description=__doc__)
+    parser.add_argument("--built", type=Path, required=True, help="a build of `make image`")
+    parser.add_argument("--signers", type=Path, required=True, help="where its throw-away signer is")
+    parser.add_argument("--only", default="", help="names of shows, with commas; default all")
+    parser.add_argument("--cuts", type=int, default=shows.CUTS)
+    parser.add_argument("--keep", action="store_true", help="leave the card and the logs where they are")
+    parser.add_argument("--scratch", type=Path, default=None, help="where 3 GB are free; default the system's")
+    options = parser.parse_args()
+    if (why := obstacle()) is not None:
+        print(why, file=sys.stderr)
+        return 2
+    for program in ("qemu-system-aarch64", "fdtput", "mcopy", "debugfs"):
+        path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+        if shutil.which(program, path=path) is None:
+            print(f"{program}: not on this machine; `make image-test` installs what it needs", file=sys.stderr)
+            return 2
+    known = list(all_shows(options))
+    names = [name for name in options.only.split(",") if name] or known
+    if unknown := set(names) - set(known):
+        print(f"no such show: {', '.join(sorted(unknown))}. There are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    seclude()
+    return asyncio.run(run(options, names))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""What is shown, one after the other on one card: each show begins where the one before it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from gateway.update.slot import PARTITION, Slot
+from tests.image_lab import walls
+from tests.image_lab.card import CardError
+from tests.image_lab.enrol import WORLD
+from tests.image_lab.lab import ImageLab, enrol_card
+from tests.image_lab.machine import BOOT_LIMIT_S, disk_of
+
+CUTS = 10
+
+
+async def first_boot(lab: ImageLab) -> None:
+    """A card as it was written: the data partition is made; nothing is configured, nothing fails, nothing listens."""
+    began_s = time.monotonic()
+    await lab.power_on()
+    await lab.machine.until("mountpoint -q /var/lib/tillsyn")
+    await lab.until_settled()
+    lab.say(f"first boot: data partition made, settled after {time.monotonic() - began_s:.0f} s of the host's time")
+    failed = await lab.failed_units()
+    assert failed == [], failed
+    root = await lab.machine.order("dmsetup table root | cut -d' ' -f3; grep ' / ' /proc/mounts")
+    assert root.startswith("verity"), root
+    await lab.machine.order("sync")
+    await lab.machine.cut()
+    lab.say(f"enrolled from outside: {enrol_card(lab)} sectors of the data partition")
+
+
+async def armed(lab: ImageLab) -> None:
+    """From power-on to armed; park before the network; no failed unit; the slot is found good."""
+    began_s = time.monotonic()
+    await lab.power_on()
+    facts = await lab.until_armed()
+    lab.say(f"armed after {time.monotonic() - began_s:.0f} s of the host's time: {facts}")
+    if lab.version == 0:
+        await lab.agree()
+    await lab.until_settled()
+    failed = await lab.failed_units()
+    assert failed == [], failed
+    slots = await lab.slots()
+    assert "good=a" in slots, slots
+    lab.say(f"no failed unit; {slots.splitlines()[1]}")
+
+
+async def check(lab: ImageLab) -> None:
+    """A whole check by an operator at the centre."""
+    opened = await lab.open_check()
+    told = await lab.ask_operator("seen")
+    lab.say(f"whole check: {opened} {told}")
+    assert told.get("verdict") == "seen", told
+    assert told["frames"] > 3, told
+    assert told["parked"] is True, told
+
+
+async def inside(lab: ImageLab) -> None:
+    """What the sandboxes stop, from inside; and what systemd-analyze says of them."""
+    for line in await walls.figures(lab.machine):
+        lab.say(f"  exposure {line}")
+    for line in await walls.tried(lab.machine):
+        lab.say(f"  {line}")
+
+
+async def restart(lab: ImageLab) -> None:
+    """A restart in order, and the marker scan while the machine is off."""
+    await lab.machine.try_order("systemctl --no-block reboot")
+    assert not await lab.machine.until_off(), "nobody asked for a try"
+    facts = lab.ledger()
+    lab.say(f"restarted; the ledger on the card verifies: {facts['records']} records, last {facts['kinds'][-3:]}")
+    found = lab.scan(plant=False)
+    lab.say(f"marker scan of the data partition, opened: {found}")
+    assert found["hits"] == [], found
+    planted = lab.scan(plant=True)
+    lab.say(f"  with a needle of each kind planted: {len(planted['hits'])} found of {planted['kinds']} kinds")
+    assert len({hit.split(":")[0] for hit in planted["hits"]}) == planted["kinds"], planted
+    await lab.power_on()
+    lab.say(f"armed again: {await lab.until_armed()}")
+
+
+async def cuts(lab: ImageLab, number: int = CUTS) -> None:
+    """Power cuts, in a check and in idle by turns: parks first, the ledger verifies, the home is armed again."""
+    rng = random.Random(7)
+    for turn in range(number):
+        in_check = turn % 2 == 0
+        if in_check:
+            await lab.open_check()
+        await asyncio.sleep(rng.uniform(0.0, 4.0))
+        await lab.machine.cut()
+        if in_check:
+            await lab.ask_operator("drop")
+        left = lab.ledger()
+        await lab.power_on()
+        facts = await lab.until_armed()
+        pan = await lab.machine.order(f"cat {WORLD}/pins.json; flock -n {WORLD}/sensor true")
+        await lab.machine.order("sync")
+        pins = json.loads(pan)
+        place = "in a check" if in_check else "in idle"
+        pulse_us = pins["12"]["last_pulse_us"]
+        lab.say(f"cut {turn + 1} of {number} {place}: {left['records']} records verify, last {left['kinds'][-1]}")
+        lab.say(f"  {facts}; servo at {pulse_us:.0f} us")
+        assert abs(pulse_us - 1500.0) < 15.0, pins
+        if in_check:
+            assert left["kinds"][-1].startswith(("opened", "heartbeat")), left
+
+
+# Updates
+
+
+def build_bundle(lab: ImageLab, built: Path, signers: Path, name: str, change: Any = None) -> Path:
+    """A bundle of the built root with a boot partition that `change` has altered."""
+    from provisioning.image import bundle
+
+    folder = lab.directory / f"bundle-{name}"
+    folder.mkdir()
+    for each in ("root.img", "release.json"):
+        (folder / each).hardlink_to(built / each) if _same_disk(built, folder) else shutil.copy(built / each, folder)
+    shutil.copy(built / "boot.vfat", folder / "boot.vfat")
+    if change is not None:
+        change(folder / "boot.vfat", folder)
+    certificate, key = bundle.make_signer(signers, "release")
+    target = folder / "update.raucb"
+    bundle.make_bundle(folder, certificate, key, target)
+    disk = disk_of(target, lab.directory / f"{name}.disk")
+    (folder / "size").write_text(str(target.stat().st_size))
+    return disk
+
+
+def _same_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
+
+
+def panics(boot: Path, scratch: Path) -> None:
+    """A kernel without its initial RAM disk's program."""
+    empty = scratch / "initrd.img"
+    empty.write_bytes(bytes(1024))
+    subprocess.run(["mcopy", "-o", "-i", str(boot), str(empty), "::initrd.img"], check=True, capture_output=True)
+
+
+def unguarded(boot: Path, scratch: Path) -> None:
+    """A system whose guard is never started."""
+    line = scratch / "cmdline.txt"
+    subprocess.run(["mcopy", "-n", "-i", str(boot), "::cmdline.txt", str(line)], check=True, capture_output=True)
+    line.write_text(line.read_text().strip() + " systemd.mask=tillsyn-guard.service\n")
+    subprocess.run(["mcopy", "-o", "-i", str(boot), str(line), "::cmdline.txt"], check=True, capture_output=True)
+
+
+async def install(lab: ImageLab, disk: Path, size: int) -> str:
+    """By RAUC, from a disk that holds the bundle. The machine is started anew to see the disk."""
+    lab.machine.disks = [lab.machine.disks[0], disk]
+    await lab.machine.try_order("sync")
+    await lab.machine.cut()
+    await lab.power_on()
+    await lab.until_armed()
+    await lab.until_settled()
+    await lab.machine.order(f"head -c {size} /dev/vdc >/run/update.raucb", limit_s=300.0)
+    began_s = time.monotonic()
+    said = await lab.machine.order("rauc install /run/update.raucb; rm /run/update.raucb", limit_s=900.0)
+    lab.say(f"  installed in {time.monotonic() - began_s:.0f} s of the host's time: {said.splitlines()[-1][:100]}")
+    return said
+
+
+async def try_it(lab: ImageLab) -> None:
+    """Ask for the try and boot what the firmware then chooses."""
+    await lab.machine.try_order("/usr/lib/tillsyn/restart-into-update", limit_s=300.0)
+    assert await lab.machine.until_off(), "the firmware was not asked for a try"
+    await lab.power_on(tryboot=True)
+
+
+def booted(lab: ImageLab) -> Slot:
+    return next(slot for slot, number in PARTITION.items() if number == lab.machine.number)
+
+
+async def update(lab: ImageLab, built: Path, signers: Path) -> None:
+    """Into the other slot, a try, good, and after a plain power-on still there."""
+    disk = build_bundle(lab, built, signers, "good")
+    size = int((lab.directory / "bundle-good" / "size").read_text())
+    old = booted(lab)
+    await install(lab, disk, size)
+    await try_it(lab)
+    assert booted(lab) is old.other
+    facts = await lab.until_armed()
+    await lab.until_settled()
+    slots = await lab.slots()
+    assert f"running={old.other} try=yes primary={old.other}" in slots, slots
+    lab.say(f"update: slot {old.other} tried, armed {facts}, found good: {slots.splitlines()[1]}")
+    await lab.machine.order("sync")
+    await lab.machine.cut()
+    await lab.power_on()
+    assert booted(lab) is old.other
+    await lab.until_armed()
+    lab.say(f"  a plain power-on after it boots slot {old.other}; ledger: {(await lab.note()) or 'nothing to tell'}")
+
+
+async def falls_back(lab: ImageLab, built: Path, signers: Path, name: str, change: Any, limit_s: float) -> None:
+    """A bundle that is not healthy: the old slot again, by itself, and it is said."""
+    disk = build_bundle(lab, built, signers, name, change)
+    size = int((lab.directory / f"bundle-{name}" / "size").read_text())
+    old = booted(lab)
+    await install(lab, disk, size)
+    await try_it(lab)
+    assert booted(lab) is old.other
+    began_s = time.monotonic()
+    assert not await lab.machine.until_off(limit_s), "it does not ask for another try"
+    console = lab.machine.console
+    lab.say(f"{name}: the tried slot {old.other} ended by itself after {time.monotonic() - began_s:.0f} s")
+    if name == "panics":
+        assert "panic" in console.lower(), console[-500:]
+    await lab.power_on()
+    assert booted(lab) is old
+    facts = await lab.until_armed()
+    note = await lab.note()
+    assert "fell-back" in note, note
+    slots = await lab.slots()
+    lab.say(f"  back on slot {old}, armed {facts}; told: {note.splitlines()[-1]}; {slots.splitlines()[1]}")
+    assert re.search(rf"running={old} .*primary={old}", slots), slots
+
+
+async def flipped(lab: ImageLab) -> None:
+    """One bit of the committed slot's root: its boots end at once, and after three the other slot runs and says so."""
+    await lab.until_settled()
+    slots = await lab.slots()
+    if "good=a b" not in slots:
+        raise CardError(f"both slots must have been good once: {slots}")
+    old = booted(lab)
+    await lab.machine.order("sync")
+    await lab.machine.cut()
+    lab.machine.card.flip_bit(f"root-{old}", 1024 + 16)
+    for number in range(6):
+        await lab.power_on()
+        if booted(lab) is not old:
+            break
+        await lab.machine.until_off(BOOT_LIMIT_S)
+        console = lab.machine.console
+        lab.say(f"  boot {number + 1} on slot {old} ended: {_last(console)}")
+    else:
+        raise CardError("the other slot was never taken")
+    facts = await lab.until_armed()
+    note = await lab.note()
+    assert "gave-way" in note, note
+    lab.say(f"flipped bit: slot {booted(lab)} runs, armed {facts}; told: {note.splitlines()[-1]}")
+
+
+def _last(console: str) -> str:
+    lines = [line for line in console.splitlines() if re.search("verity|panic|tillsyn:|corrupt", line, re.IGNORECASE)]
+    return " / ".join(line.strip()[:110] for line in lines[:2])

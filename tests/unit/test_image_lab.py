@@ -1,0 +1,74 @@
+"""The lab's stand-in for the firmware reads what the slot selection writes, as Raspberry Pi's firmware does.
+
+Mutations tried, each turns a test here red:
+  image_lab/card.py, `choice`: leave out the tryboot branch      -> a try boots the other slot
+  gateway/update/slot.py, `render_autoboot`: the same slot twice  -> a try boots the other slot
+  image_lab/card.py, `choice`: `chosen["tryboot", …]` at the end  -> a plain power-on boots the primary
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.config import EyeConfig
+from gateway.update.slot import PARTITION, Slot, render_autoboot
+from tests.image_lab.card import Card, CardError
+from tests.image_lab.machine import SHELL_UNIT
+
+TREE = Path(__file__).parents[2]
+
+
+class Written(Card):
+    def __init__(self, text: str | None) -> None:
+        super().__init__(Path("/nonexistent"))
+        self.text = text
+
+    def read_fat(self, part: str, name: str) -> bytes | None:
+        assert (part, name) == ("select", "autoboot.txt")
+        return None if self.text is None else self.text.encode()
+
+
+@pytest.mark.parametrize("primary", list(Slot))
+def test_a_plain_power_on_boots_the_primary(primary):
+    assert Written(render_autoboot(primary)).choice(tryboot=False) == PARTITION[primary]
+
+
+@pytest.mark.parametrize("primary", list(Slot))
+def test_a_try_boots_the_other_slot(primary):
+    assert Written(render_autoboot(primary)).choice(tryboot=True) == PARTITION[primary.other]
+
+
+def test_a_card_without_a_choice_boots_nothing():
+    with pytest.raises(CardError):
+        Written(None).choice(tryboot=False)
+
+
+def test_nothing_of_the_lab_is_in_the_image():
+    # Mutation: put the shell's unit below image-build/root.
+    recipe = [path for path in (TREE / "image-build").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    texts = [path.read_text() for path in [*recipe, *(TREE / "systemd").rglob("*.service")]]
+    assert not any("virtio-ports/lab" in text for text in texts)
+    assert "virtio-ports/lab" in SHELL_UNIT
+
+
+def test_the_image_lets_nobody_set_the_second_of_a_picture_but_the_data_partition():
+    # The lab raises it there; no file of the image does.
+    assert EyeConfig(camera="room", eye_socket="/run/eye.sock", demand_isolation=True).picture_limit_s == 1.0
+    named = [
+        path for path in (TREE / "image-build").rglob("*") if path.is_file() and b"picture_limit" in path.read_bytes()
+    ]
+    assert named == []
+
+
+def test_the_packet_filter_in_the_image_is_the_one_that_is_tried():
+    # Mutation: a ruleset of its own in image-build/root/etc/nftables.conf.
+    assert not (TREE / "image-build/root/etc/nftables.conf").exists()
+    overlay = (TREE / "provisioning/image/build.py").read_text()
+    assert re.search(r'"systemd" / "nftables" / "tillsyn\.nft", root / "etc/nftables\.conf"', overlay)
+    modules = json.dumps((TREE / "image-build/boards/qemu.toml").read_text())
+    assert "nf_tables" in modules
+    assert "nft_ct" in modules
