@@ -2,7 +2,9 @@
 
 BOARD ?= qemu
 VERSION ?= 0.1.0
-IMAGE_OUT ?= artefacts/image/$(BOARD)
+# `developer` has a root shell on the serial console; it has a signer of its own, and takes no release's bundle.
+VARIANT ?= release
+IMAGE_OUT ?= artefacts/image/$(BOARD)$(if $(filter-out release,$(VARIANT)),-$(VARIANT))
 IMAGE_CACHE ?= $(or $(XDG_CACHE_HOME),/var/tmp)/tillsyn-image
 # Where Debian is read from: empty means what this host's apt reads. A snapshot service's addresses fit as well, and a
 # release is built from them, so that its lock can be rebuilt when the mirrors have moved on.
@@ -14,7 +16,7 @@ KEYRING ?=
 CONTACT ?=
 TRACKER ?=
 RELEASE ?= $(IMAGE_OUT)
-IMAGE_OPTIONS = --board $(BOARD) --version $(VERSION) $(if $(MIRROR),--mirror $(MIRROR)) \
+IMAGE_OPTIONS = --board $(BOARD) --version $(VERSION) --variant $(VARIANT) $(if $(MIRROR),--mirror $(MIRROR)) \
 	$(if $(SECURITY_MIRROR),--security-mirror $(SECURITY_MIRROR)) $(if $(KEYRING),--keyring $(abspath $(KEYRING))) \
 	$(if $(CONTACT),--contact $(CONTACT))
 APT_IMAGE_PROGRAMS := mmdebstrap=mmdebstrap arch-test=arch-test mkfs.erofs=erofs-utils veritysetup=cryptsetup-bin mkfs.vfat=dosfstools \
@@ -48,7 +50,7 @@ image: setup apt-image ## build the device's image and its update bundle (BOARD=
 image-verify: setup apt-image ## build the image a second time, otherwise in every way, and compare to the byte
 	rm -rf $(IMAGE_OUT).again
 	umask 077; TZ=Asia/Tokyo LC_ALL=sv_SE.UTF-8 HOME=/tmp nice taskset -c 0 $(AS_ROOT) $(BIN)/tillsyn image build \
-		$(IMAGE_OPTIONS) --keyring $(or $(abspath $(KEYRING)),$(IMAGE_CACHE)/throw-away/release.pem) \
+		$(IMAGE_OPTIONS) --keyring $(or $(abspath $(KEYRING)),$(IMAGE_CACHE)/throw-away/$(VARIANT).pem) \
 		--cache $(IMAGE_CACHE)/again --out $(IMAGE_OUT).again
 	$(BIN)/tillsyn image compare $(IMAGE_OUT) $(IMAGE_OUT).again || \
 		{ command -v diffoscope >/dev/null && diffoscope $(IMAGE_OUT) $(IMAGE_OUT).again; exit 1; }

@@ -31,6 +31,8 @@ from provisioning.image.error import ImageMismatchError, RecipeError
 from provisioning.image.lock import LockedPackage
 from provisioning.image.profile import RECIPE, TREE, Profile, wanted
 
+RELEASE: Final = "release"
+VARIANTS: Final = (RELEASE, "developer")
 SITE: Final = "usr/lib/tillsyn/site"
 """Where the wheels and our own package are on the device."""
 NAMESPACE: Final = uuid.UUID("6f0d5a52-7d1c-5c39-9f14-4d6d5ad2a5a1")
@@ -91,6 +93,11 @@ class Setting:
     @property
     def lock_path(self) -> Path:
         return RECIPE / "lock" / f"{self.board}.debs"
+
+    @property
+    def compatible(self) -> str:
+        """No bundle of one variant is taken by a device that runs another, whoever signed it."""
+        return self.profile.compatible if self.variant == RELEASE else f"{self.profile.compatible}-{self.variant}"
 
 
 def fixed_id(*words: str) -> str:
@@ -179,7 +186,7 @@ def build(setting: Setting) -> dict[str, Any]:
             path.replace(setting.out / name)
     facts = {
         "board": setting.board,
-        "compatible": setting.profile.compatible,
+        "compatible": setting.compatible,
         "variant": setting.variant,
         "version": setting.version,
         "source_date_epoch": setting.epoch_unix_s,
@@ -380,6 +387,7 @@ def _overlay(setting: Setting, root: Path) -> None:
         (TREE / "systemd" / "udev", root / "usr/lib/udev/rules.d"),
         (RECIPE / "root", root),
         (RECIPE / "board" / setting.board, root),
+        (RECIPE / "variant" / setting.variant, root),
     ):
         if source.is_dir():
             _copy(source, target)
@@ -388,7 +396,7 @@ def _overlay(setting: Setting, root: Path) -> None:
     shutil.copyfile(setting.keyring, _parent(root / "etc/rauc/keyring.pem"))
     system = (RECIPE / "system.conf.in").read_text()
     (root / "etc/rauc/system.conf").write_text(
-        system.replace("@COMPATIBLE@", setting.profile.compatible).replace("@VERSION@", setting.version)
+        system.replace("@COMPATIBLE@", setting.compatible).replace("@VERSION@", setting.version)
     )
     facts = {
         "NAME": "Tillsyn gateway",

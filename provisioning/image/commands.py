@@ -44,6 +44,7 @@ def register(commands: Any) -> None:
     making.add_argument("--epoch", type=int, metavar="UNIX_S", help="SOURCE_DATE_EPOCH; else the time of the commit")
     making.add_argument("--contact", default="", metavar="URL", help="where weaknesses are reported, for security.txt")
     making.add_argument("--version", default=VERSION, help="default %(default)s")
+    making.add_argument("--variant", choices=build.VARIANTS, default=build.RELEASE, help="default %(default)s")
 
     action = actions.add_parser("lock", parents=[making], help="renew the lock of Debian packages from the mirror")
     action.set_defaults(run=_lock)
@@ -86,7 +87,7 @@ def register(commands: Any) -> None:
 def _setting(options: argparse.Namespace) -> build.Setting:
     board = profile.read(options.board)
     if options.keyring is None:
-        options.keyring, _ = bundle.make_signer(options.cache / "throw-away", "release")
+        options.keyring, _ = bundle.make_signer(options.cache / "throw-away", options.variant)
         print(f"image: no --keyring: it takes bundles of the throw-away signer {options.keyring}", file=sys.stderr)
     epoch = options.epoch
     if epoch is None:
@@ -97,7 +98,7 @@ def _setting(options: argparse.Namespace) -> build.Setting:
     return build.Setting(
         options.board,
         board,
-        "release",
+        options.variant,
         archive.host_mirror(options.mirror, options.security_mirror),
         options.cache.absolute(),
         options.out.absolute(),

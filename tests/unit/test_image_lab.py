@@ -8,6 +8,7 @@ Mutations tried, each turns a test here red:
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from gateway.config import EyeConfig
 from gateway.update.slot import PARTITION, Slot, render_autoboot
+from provisioning.image import archive, build, commands, profile
 from tests.image_lab.card import Card, CardError
 from tests.image_lab.machine import SHELL_UNIT
 
@@ -72,3 +74,32 @@ def test_the_packet_filter_in_the_image_is_the_one_that_is_tried():
     modules = json.dumps((TREE / "image-build/boards/qemu.toml").read_text())
     assert "nf_tables" in modules
     assert "nft_ct" in modules
+
+
+def setting(variant: str) -> build.Setting:
+    here = Path("/nonexistent")
+    return build.Setting("qemu", profile.read("qemu"), variant, archive.Mirror("", ""), here, here, here, 0, "1")
+
+
+def test_a_developers_image_is_another_system_with_another_signer(tmp_path):
+    # Mutations: `compatible` is the profile's for both; make_signer(…, "release") for both.
+    assert setting("release").compatible == "tillsyn-qemu"
+    assert setting("developer").compatible == "tillsyn-qemu-developer"
+    signers = {}
+    for variant in build.VARIANTS:
+        options = argparse.Namespace(board="qemu", keyring=None, epoch=0, cache=tmp_path, out=tmp_path, variant=variant)
+        options.mirror = options.security_mirror = "x"
+        options.version = "1"
+        signers[variant] = commands._setting(options).keyring.read_bytes()
+    assert signers["release"] != signers["developer"]
+
+
+def test_only_the_developers_image_has_a_shell():
+    # Mutation: move tillsyn-developer.service to systemd/unit.
+    shells = {
+        path.relative_to(TREE).parts[:3]
+        for folder in ("image-build", "systemd")
+        for path in (TREE / folder).rglob("*.service")
+        if path.is_file() and re.search(r"^ExecStart=\S*/(ba|da)?sh( |$)", path.read_text(), re.MULTILINE)
+    }
+    assert shells == {("image-build", "variant", "developer")}
