@@ -72,6 +72,7 @@ def subscriptions(*, shares: bool) -> tuple[str, ...]:
 TIME_RADIUS_S: Final = 1.0
 """What the centre promises of its own clock; it is to run NTP or better."""
 COSIGNED_LIFE_S: Final = 3600
+WANTED_LIFE_S: Final = 60
 MAX_LEDGER_LINE_BYTES: Final = 4096
 MAX_NOTE_BYTES: Final = 8192
 HANDED_OVER: Final = frozenset({"missed-check", "handover"})
@@ -147,6 +148,7 @@ class Intake:
         self._state = state
         self._broker = broker
         self._asks: asyncio.Queue[TimeAsk] = asyncio.Queue(_ASK_QUEUE_LENGTH)
+        self._first_missing: dict[tuple[str, int], int] = {}
         self.dropped_asks = 0
 
     async def run(self) -> None:
@@ -213,7 +215,7 @@ class Intake:
                 await self._take_signal(home, incoming.payload)
             case Branch.LOG:
                 await self._take_log(home, incoming.payload)
-            case Branch.COMMAND | Branch.TIME | Branch.RELAY | Branch.WITNESS:
+            case Branch.COMMAND | Branch.TIME | Branch.RELAY | Branch.WITNESS | Branch.WANTED:
                 raise RefusedError(RefusalCode.MALFORMED, "a branch that only we write")
 
     async def _take_reply(self, home: Home, incoming: Incoming) -> None:
@@ -371,7 +373,9 @@ class Intake:
                 parse_line(payload)  # what the witness reckons with is exactly what the home's own ledger would take
             except ValueError as exc:
                 raise RefusedError(RefusalCode.MALFORMED, "ledger line") from exc
-        if not await asyncio.to_thread(state.store.put_ledger_row, home.gateway, row):
+        is_agreed = await asyncio.to_thread(state.store.put_ledger_row, home.gateway, row)
+        await self._say_what_is_wanted(home.gateway, home.install_epoch)
+        if not is_agreed:
             raise RefusedError(RefusalCode.INTEGRITY_ALARM, "two ledger lines under one number")
         if row.kind in HANDED_OVER:
             body = _parse_line(payload).body or _LedgerBody()
@@ -379,6 +383,17 @@ class Intake:
             reason = body.why or ("missed-check" if row.kind == "missed-check" else "not-seen")
             await self._hand_over(home, body.line or "unknown", body.occasion or f"record-{row.seq}", reason)
         state.events.send("home", {"gateway": home.gateway})
+
+    async def _say_what_is_wanted(self, gateway: str, install_epoch: int) -> None:
+        """Tell the home which of its records we lack: until then it keeps them, and sends them again."""
+        known = self._first_missing.get((gateway, install_epoch), 0)
+        missing = await asyncio.to_thread(self._state.store.first_missing, gateway, known=known)
+        self._first_missing[gateway, install_epoch] = missing
+        # One that is lost is said again after the next record, and the home sends one until it has heard.
+        said = self._broker.publish(
+            topic(gateway, Branch.WANTED), strict_json.dumps({"seq": missing}), expiry_s=WANTED_LIFE_S
+        )
+        said.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _witness(self, log: Log, payload: bytes) -> None:
         """A checkpoint alone, or with a proof as for any other witness. What is not consistent is alarmed."""
@@ -402,6 +417,8 @@ class Intake:
             state.events.send("home", {"gateway": log.gateway})
         else:
             _log.warning("%s: checkpoint not taken: %s", log.gateway, result.ruling)
+            if result.ruling is Ruling.GAP:
+                await self._say_what_is_wanted(log.gateway, log.install_epoch)
         await self._count(log.gateway, result.ruling.value)
 
     async def _alarm(self, home: Home | None, code: RefusalCode) -> None:

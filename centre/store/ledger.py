@@ -140,6 +140,19 @@ class LedgerRows(Rows):
         with self._reading() as connection:
             return [bytes(raw) for raw in connection.execute(query).scalars()]
 
+    def first_missing(self, gateway: str, *, known: int = 0) -> int:
+        """The lowest number under which no line of this home is here; `known` is an earlier answer, to begin at."""
+        table = LEDGER_RECORDS.c
+        mine = sa.select(table.seq).where(table.gateway == gateway)
+        other = LEDGER_RECORDS.alias()
+        follows = sa.select(other.c.seq).where(other.c.gateway == gateway, other.c.seq == table.seq + 1)
+        last = mine.where(table.seq >= max(known - 1, 0), ~follows.exists()).order_by(table.seq).limit(1)
+        with self._reading() as connection:
+            begins = connection.execute(mine.where(table.seq == max(known - 1, 0))).scalar_one_or_none()
+            if begins is None:
+                return 0 if known <= 1 else self.first_missing(gateway)
+            return int(connection.execute(last).scalar_one()) + 1
+
     def ledger_extent(self, gateway: str) -> tuple[int, int]:
         """(how many lines are here, one more than the highest number): equal when none is missing."""
         table = LEDGER_RECORDS.c

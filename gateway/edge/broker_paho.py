@@ -1,7 +1,9 @@
 """MQTT 5 over TLS 1.3 with a client certificate, by paho-mqtt.
 
 paho has its own network thread; everything crosses into the event loop by `call_soon_threadsafe` into a bounded queue.
-When the queue is full an incoming message is not acknowledged and dropped (`dropped` counts): the broker still has it.
+The broker may have `RECEIVE_MAXIMUM` messages on their way to us without an acknowledgement, fewer than the queue
+holds, so that a slow reader makes the broker wait. When the queue is full all the same, an incoming message is not
+acknowledged and dropped (`dropped` counts): the broker still has it, for the next connection of a session.
 Source: paho-mqtt 2 documentation; MQTT 5.0 §3.1.2, §3.3.2, §3.8.3 (retain handling).
 """
 
@@ -29,6 +31,7 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 NO_MATCHING_SUBSCRIBERS = 0x10
 """PUBACK reason code. Source: MQTT 5.0 §3.4.2.1."""
 _QUEUE_LENGTH = 1024
+RECEIVE_MAXIMUM = 256
 FALLBACK_AFTER_S = 2.5
 """How long a first address gets for its TCP connection, and again for its TLS handshake, where there is a second one.
 Both broker and operator wait on this: a home whose UDP is blocked is to be back within 5 s."""
@@ -213,6 +216,7 @@ class Broker:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._session_expiry_s
         properties.MaximumPacketSize = MAX_PAYLOAD_BYTES + 4096
+        properties.ReceiveMaximum = RECEIVE_MAXIMUM
         self._client.connect(
             self._ways[self._way].host,
             self._ways[self._way].port,

@@ -1,14 +1,13 @@
-"""What must reach the centre, kept on disk in order until the broker has acknowledged it.
+"""What must reach the centre, kept on disk in order until it is there.
 
-One SQLite file, `synchronous=FULL`: `put` returns when the item is durable, `done` when its removal is. Measured: a
-commit takes 1.3 ms here, 10 to 50 ms on an SD card; SIGKILL between any two calls loses and doubles nothing (an
-acknowledgement that was lost with the process is the exception: the item is then sent again, and the centre knows it by
-its number).
+One SQLite file, `synchronous=FULL`: `put` returns when the item is durable, `done` and `confirm` when its removal is.
+Measured: a commit takes 1.3 ms here, 10 to 50 ms on an SD card; SIGKILL between any two calls loses and doubles nothing
+(what was sent and not yet marked is sent again, and the centre knows a record by its number).
 
 What is kept, and what goes first when there is no more room (`MAX_ITEMS`):
 
 * Records of the ledger, by their number. Never dropped: a full outbox refuses them (`OutboxFullError`), and the guard,
-  whose ledger has them anyway, gives them again later.
+  whose ledger has them anyway, gives them again later. So those that have gone can come back too (`rewind`).
 * Items with a `slot` (the newest checkpoint, the newest state): a newer one takes the older one's place, at the end.
 * Everything else: the oldest is dropped first, and counted.
 """
@@ -78,6 +77,16 @@ class Outbox:
         """The number of the first record that was never put here; also after the others have gone."""
         return self._fact("next_seq", 0)
 
+    @property
+    def first_seq(self) -> int:
+        """The number of the first record that is here, or that comes next: the centre has all those below."""
+        row = self._db.execute("SELECT min(seq) FROM items").fetchone()
+        return self.next_seq if row[0] is None else int(row[0])
+
+    @property
+    def is_full(self) -> bool:
+        return self.size >= self._max_items
+
     def put_record(self, seq: int, branch: str, payload: bytes) -> None:
         """Keep record `seq`. One that was put before changes nothing. Raises OutboxFullError, and ValueError for a
         number that leaves a gap.
@@ -87,7 +96,7 @@ class Outbox:
             return
         if seq > expected:
             raise ValueError(f"record {seq} leaves a gap after {expected - 1}")
-        if self.size >= self._max_items and not self._drop_oldest_unnumbered():
+        if self.is_full and not self._drop_oldest_unnumbered():
             raise OutboxFullError(f"{self._max_items} records wait")
         with self._transaction():
             self._db.execute("INSERT INTO items (branch, payload, seq) VALUES (?, ?, ?)", (branch, payload, seq))
@@ -102,15 +111,37 @@ class Outbox:
         if self.size > self._max_items:
             self._drop_oldest_unnumbered()
 
-    def oldest(self) -> Item | None:
-        """The item whose turn it is."""
-        row = self._db.execute("SELECT id, branch, payload, seq FROM items ORDER BY id LIMIT 1").fetchone()
+    def after(self, id_: int) -> Item | None:
+        """The first item that came after the one with this id; 0 for the first of all."""
+        query = "SELECT id, branch, payload, seq FROM items WHERE id > ? ORDER BY id LIMIT 1"
+        row = self._db.execute(query, (id_,)).fetchone()
+        return None if row is None else Item(*row)
+
+    def first_unnumbered(self) -> Item | None:
+        """The first item that neither is a record nor speaks of records."""
+        query = (
+            "SELECT id, branch, payload, seq FROM items WHERE seq IS NULL AND branch != 'ledger' ORDER BY id LIMIT 1"
+        )
+        row = self._db.execute(query).fetchone()
         return None if row is None else Item(*row)
 
     def done(self, item: Item) -> None:
-        """The broker has acknowledged it."""
+        """An item without a number has gone."""
         with self._transaction():
             self._db.execute("DELETE FROM items WHERE id = ?", (item.id,))
+
+    def confirm(self, end: int) -> None:
+        """The centre has every record below `end`."""
+        with self._transaction():
+            self._db.execute("DELETE FROM items WHERE seq < ?", (end,))
+
+    def rewind(self, to: int) -> None:
+        """Want the records from `to` on again, a number below `first_seq`. Those that are here come again too: they
+        would stand before the older ones.
+        """
+        with self._transaction():
+            self._db.execute("DELETE FROM items WHERE seq IS NOT NULL")
+            self._set_fact("next_seq", min(to, self.next_seq))
 
     def close(self) -> None:
         self._db.close()

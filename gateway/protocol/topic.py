@@ -20,9 +20,10 @@ class Branch(StrEnum):
     ASK = "ask"
     RELAY = "relay"
     WITNESS = "witness"
+    WANTED = "wanted"
 
 
-TO_GATEWAY: Final = frozenset({Branch.COMMAND, Branch.TIME, Branch.RELAY, Branch.WITNESS})
+TO_GATEWAY: Final = frozenset({Branch.COMMAND, Branch.TIME, Branch.RELAY, Branch.WITNESS, Branch.WANTED})
 
 
 def topic(gateway: str, branch: Branch) -> str:

@@ -1,8 +1,9 @@
 """The link: MQTT, ICE, the home's way out. Holds no device node, no signing key, and no picture it could read.
 
 Unit: tillsyn-link. It carries bytes between the broker and the guard, and sealed datagrams between the operator and the
-eye. What has evidential value waits in the outbox, on disk and in order, until the broker has acknowledged it. The link
-tells the guard which record of the ledger the outbox wants next, so that nothing is missed whoever of the two was away.
+eye. What has evidential value waits in the outbox, on disk and in order: a record of the ledger until the centre says
+that it has it, anything else until the broker has acknowledged it. The link tells the guard which record of the ledger
+the outbox wants next, so that nothing is missed whoever of the two was away.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gateway.config import LinkConfig
 from gateway.core.boottime import boottime_s
 from gateway.core.error import TransientError
 from gateway.core.log_digest import LogDigest
+from gateway.core.refusal import RefusedError
 from gateway.edge.broker_paho import Broker, BrokerDown, BrokerUp, Incoming
 from gateway.edge.certificate_der import not_after
 from gateway.edge.ice_aioice import carry
@@ -31,6 +33,7 @@ from gateway.edge.service_systemd import feed_watchdog, harden, run_until_signal
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect
 from gateway.protocol.topic import TO_GATEWAY, Branch, parse, topic
+from gateway.services.evidence import Evidence, parse_wanted
 from gateway.services.link_way import WayOut, broker_addresses
 
 LOG = logging.getLogger("tillsyn.link")
@@ -63,6 +66,10 @@ class Link:
     _outbox_was_full: bool = False
     digest: LogDigest = field(default_factory=lambda: LogDigest("link"))
     _health_due_s: float = 0.0
+    _evidence: Evidence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._evidence = Evidence(self.outbox, lambda seq: self._tell(frame.OutboxWants(seq)))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -88,6 +95,7 @@ class Link:
                     self.broker.publish(
                         status, json.dumps({"online": True, "tunnel": self.way.word}).encode(), retain=True
                     )
+                    self._evidence.connected()
                     self._evidence_waits.set()
                     self._note_broker()
                 case BrokerDown(why):
@@ -119,6 +127,18 @@ class Link:
             self.way.take_credentials(event.payload)
         elif named[1] is Branch.WITNESS:
             self._tell(frame.CosignedArrived(event.payload))
+        elif named[1] is Branch.WANTED:
+            self._hear_wanted(event.payload)
+
+    def _hear_wanted(self, untrusted: bytes) -> None:
+        try:
+            wanted = parse_wanted(untrusted)
+        except RefusedError as exc:
+            LOG.warning("dropped a word of what is wanted: %s", exc.code)
+            return
+        self._evidence.hear(wanted, boottime_s())
+        self._evidence_waits.set()
+        self._take_up_room()
 
     async def _to_guard(self) -> None:
         while True:
@@ -201,12 +221,15 @@ class Link:
         self._note_broker()
 
     async def _send_evidence(self) -> None:
-        """One at a time, in order, each until it is acknowledged."""
+        """One at a time, each until the broker has taken it; which one is `Evidence`'s to say."""
         while True:
-            await self._evidence_waits.wait()
-            item = self.outbox.oldest()
-            if item is None or not self._connected:
+            item = self._evidence.next(boottime_s()) if self._connected else None
+            if item is None:
                 self._evidence_waits.clear()
+                due_s = self._evidence.due_s() if self._connected else None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None if due_s is None else max(due_s - boottime_s(), 0.0)):
+                        await self._evidence_waits.wait()
                 continue
             try:
                 # An acknowledgement counts only where somebody got it: the centre, or its session.
@@ -214,10 +237,13 @@ class Link:
             except TransientError:
                 await asyncio.sleep(EVIDENCE_RETRY_S)
                 continue
-            self.outbox.done(item)
-            if self._outbox_was_full:
-                self._outbox_was_full = False
-                self._tell(frame.OutboxWants(self.outbox.next_seq))
+            self._evidence.sent(item, boottime_s())
+            self._take_up_room()
+
+    def _take_up_room(self) -> None:
+        if self._outbox_was_full and not self.outbox.is_full:
+            self._outbox_was_full = False
+            self._tell(frame.OutboxWants(self.outbox.next_seq))
 
     async def _beat(self) -> None:
         while True:

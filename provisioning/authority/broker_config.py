@@ -25,7 +25,7 @@ from typing import Final
 CENTRE: Final = "centre"
 MAX_HOMES: Final = 100_000
 _FROM_GATEWAY: Final = ("reply", "ledger", "signal", "log", "health", "status", "ask")
-_TO_GATEWAY: Final = ("command", "time", "relay", "witness")
+_TO_GATEWAY: Final = ("command", "time", "relay", "witness", "wanted")
 _GATEWAY: Final = re.compile(r"gw-[a-z0-9-]{1,40}\Z")
 _WORKER: Final = re.compile(rf"{CENTRE}(-[a-z0-9]{{1,20}})?\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")
@@ -95,7 +95,8 @@ def mosquitto_conf(
         "# Nothing queued last night may run tonight: no session outlives its connection by more than this.",
         "persistence false",
         "persistent_client_expiration 1h",
-        "max_queued_messages 1000",
+        "# What waits for a centre that is away for a while: homes send again what is lost here, but it costs time.",
+        "max_queued_messages 100000",
         "max_inflight_messages 64",
         "message_size_limit 65536",
         "max_packet_size 70000",

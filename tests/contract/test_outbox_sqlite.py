@@ -1,7 +1,8 @@
 """What must reach the centre is kept in order, once, over kills, and only what may be dropped is dropped.
 
 Mutations that turn these red: `synchronous=OFF` does not (a kill loses nothing either way; the power-cut lane is for
-that); `seq <= expected` in `put_record`; no `next_seq` fact; dropping by age alone.
+that); `seq <= expected` in `put_record`; no `next_seq` fact; dropping by age alone; `seq <= ?` in `confirm`; a `rewind`
+that keeps what is here (the older ones come after the newer ones); checkpoints in `first_unnumbered`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from gateway.edge.outbox_sqlite import Outbox, OutboxFullError
+from gateway.edge.outbox_sqlite import Item, Outbox, OutboxFullError
+
+
+def _gone(outbox: Outbox, item: Item) -> None:
+    if item.seq is None:
+        outbox.done(item)
+    else:
+        outbox.confirm(item.seq + 1)
 
 
 def _drain(outbox: Outbox) -> list[tuple[int | None, bytes]]:
     taken = []
-    while (item := outbox.oldest()) is not None:
+    while (item := outbox.after(0)) is not None:
         taken.append((item.seq, item.payload))
-        outbox.done(item)
+        _gone(outbox, item)
     return taken
 
 
@@ -74,6 +82,53 @@ def test_a_full_outbox_drops_what_has_no_number_first_and_no_record_ever(tmp_pat
     assert outbox.next_seq == 4
 
 
+def test_it_can_be_looked_through_without_taking(tmp_path: Path):
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    outbox.put_record(0, "ledger", b"r0")
+    outbox.put("ledger", b"checkpoint", slot="checkpoint")
+    outbox.put("reply", b"closed")
+    outbox.put_record(1, "ledger", b"r1")
+    seen = [b""]
+    at = 0
+    while (item := outbox.after(at)) is not None:
+        at = item.id
+        seen.append(item.payload)
+    assert seen[1:] == [b"r0", b"checkpoint", b"closed", b"r1"]
+    assert outbox.size == 4
+    first = outbox.first_unnumbered()
+    assert first is not None
+    assert first.payload == b"closed"
+
+
+def test_confirmed_records_go_and_nothing_else(tmp_path: Path):
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    assert outbox.first_seq == 0
+    for seq in range(4):
+        outbox.put_record(seq, "ledger", b"r%d" % seq)
+    outbox.put("reply", b"closed")
+    outbox.confirm(2)
+    assert (outbox.first_seq, outbox.next_seq) == (2, 4)
+    outbox.confirm(1)
+    outbox.confirm(4)
+    assert (outbox.first_seq, outbox.next_seq) == (4, 4)
+    assert _drain(outbox) == [(None, b"closed")]
+
+
+def test_what_has_gone_can_be_wanted_again_in_order(tmp_path: Path):
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    for seq in range(6):
+        outbox.put_record(seq, "ledger", b"r%d" % seq)
+    outbox.put("reply", b"closed")
+    outbox.confirm(4)
+    outbox.rewind(1)
+    outbox.close()
+    again = Outbox(tmp_path / "outbox.sqlite")
+    assert (again.first_seq, again.next_seq) == (1, 1)
+    for seq in range(1, 6):
+        again.put_record(seq, "ledger", b"r%d" % seq)
+    assert _drain(again) == [(None, b"closed"), *((seq, b"r%d" % seq) for seq in range(1, 6))]
+
+
 _WRITER = """
 import sys
 from pathlib import Path
@@ -85,9 +140,9 @@ while True:
     print(seq, flush=True)
     seq += 1
     if seq % 3 == 0:
-        item = outbox.oldest()
+        item = outbox.after(0)
         print("sent", item.seq, flush=True)
-        outbox.done(item)
+        outbox.confirm(item.seq + 1)
 """
 
 

@@ -148,4 +148,4 @@ def test_an_arbitrary_topic_raises_nothing(text):
 
 
 def test_only_commands_and_time_go_to_a_gateway():
-    assert {branch.value for branch in TO_GATEWAY} == {"command", "time", "relay", "witness"}
+    assert {branch.value for branch in TO_GATEWAY} == {"command", "time", "relay", "witness", "wanted"}

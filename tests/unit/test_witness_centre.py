@@ -2,7 +2,8 @@
 
 Mutations that turn it red, each tried: answer before the row is kept; leave out `disable`; compare sizes only; lift the
 disabling in the same installation; take a stranger's signature line for a new checkpoint; forward to a disabled home;
-rule outside the transaction; send nothing back; send nothing back to a repeated one.
+rule outside the transaction; send nothing back; send nothing back to a repeated one; say what is wanted only of lines
+that agree; not at a gap; count from the highest line (`first_missing`).
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from gateway.ledger.record import RecordKind
 from gateway.ledger.tree import root_of
 from gateway.protocol.envelope import verify
 from gateway.protocol.message import AgreementWithdraw, Challenge, Close, Grant
+from gateway.services.evidence import parse_wanted
 
 LEDGER_TOPIC = "tillsyn/v1/gw-a/ledger"
+WANTED_TOPIC = "tillsyn/v1/gw-a/wanted"
 
 
 class Home:
@@ -259,7 +262,9 @@ def test_a_disabled_home_gets_no_grant_and_no_command_but_may_be_closed(tmp_path
         refused = await world.send(command(key, grant, Challenge("gw-a/1", "j-1")))
         assert (refused.status_code, refused.json()["error"]) == (409, "home-disabled")
         assert "installed anew" in refused.json()["message"]
-        assert world.broker.published == []
+        assert {one.topic for one in world.broker.published} == {WANTED_TOPIC}, (
+            "nothing but what is wanted"
+        )
         world.broker.on_publish = world.home.answer
         assert (await world.send(command(key, grant, Close("gw-a/1", "j-2", "c-1")))).status_code == 200
         other = world.homes["gw-b"]
@@ -299,19 +304,66 @@ def test_what_was_cosigned_goes_back_to_the_home_and_again_when_it_asks_again(tm
     async def act(world: World) -> None:
         cosigner = Cosigner("tillsyn/centre", Ed25519PrivateKey.generate())
         object.__setattr__(world.state, "cosigner", cosigner)
+
+        def cosigned() -> list[bytes]:
+            return [one.payload for one in world.broker.published if one.topic == "tillsyn/v1/gw-a/witness"]
+
         note = home.say(3)[-1]
         hear(world, [*home.lines(), note])
         await world.settle()
-        (said,) = world.broker.published
-        assert (said.topic, said.payload[: len(note)]) == ("tillsyn/v1/gw-a/witness", note)
-        assert cosigner.public.verify(said.payload) == int(NOW_UNIX_S)
+        (said,) = cosigned()
+        assert said[: len(note)] == note
+        assert cosigner.public.verify(said) == int(NOW_UNIX_S)
         hear(world, [note])
         await world.settle()
-        assert [each.payload for each in world.broker.published] == [said.payload] * 2
+        assert cosigned() == [said] * 2
         # A log that contradicts what is known gets no word that it could keep.
         hear(world, [sign_checkpoint(home.signer, 3, b"\0" * 32)])
         await world.settle()
-        assert len(world.broker.published) == 2
+        assert len(cosigned()) == 2
+
+    play(tmp_path, home, act)
+
+
+def test_after_each_record_the_home_is_told_which_is_wanted_next(tmp_path: Path, home: Home):
+    async def act(world: World) -> None:
+        def wanted() -> list[int]:
+            return [parse_wanted(one.payload) for one in world.broker.published if one.topic == WANTED_TOPIC]
+
+        home.say(1)
+        forked = home.copy(tmp_path / "forked")
+        forked.say(1)
+        home.say(4)
+        lines = home.lines()
+        hear(world, [lines[0], lines[0], lines[1], lines[4], lines[3]])
+        await world.settle()
+        assert wanted() == [1, 1, 2, 2, 2]
+        # One that contradicts what is here is refused and alarmed; the home is told all the same, or it never stops.
+        hear(world, [forked.lines()[1]])
+        await world.settle()
+        assert wanted()[5:] == [2]
+        assert world.state.store.alarm_counts() == {("gw-a", "integrity-alarm"): 1}
+        # The others follow it over the hole.
+        hear(world, [lines[2]])
+        await world.settle()
+        assert wanted()[6:] == [5]
+
+    play(tmp_path, home, act)
+
+
+def test_a_checkpoint_over_a_gap_asks_for_what_is_missing(tmp_path: Path, home: Home):
+    async def act(world: World) -> None:
+        hear(world, home.say(2))
+        await world.settle()
+        note = home.say(3)[-1]
+        before = len(world.broker.published)
+        hear(world, [home.lines()[4], note])
+        await world.settle()
+        said = [parse_wanted(one.payload) for one in world.broker.published[before:] if one.topic == WANTED_TOPIC]
+        assert said == [2, 2]
+        hear(world, [*home.lines()[2:4], note])
+        await world.settle()
+        assert world.state.store.witnessed()["gw-a", 1]["size"] == 5
 
     play(tmp_path, home, act)
 
