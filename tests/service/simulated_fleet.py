@@ -56,7 +56,11 @@ FLEET = "gw-fleet"
 
 @dataclass
 class SimulatedHome:
-    """One home. `opened` is every opening that it took: (occasion, attempt, who)."""
+    """One home. `opened` is every opening that it took: (occasion, attempt, who).
+
+    With `lapses_after_s` a check ends by itself after that, as a home's does whose operator never heard that it opened;
+    leases are not renewed here.
+    """
 
     gateway: str
     trust: TrustStore
@@ -71,6 +75,8 @@ class SimulatedHome:
     nonces: set[str] = field(default_factory=set)
     running: tuple[str, Open, str, float] | None = None
     paused_until_unix_s: float | None = None
+    lapses_after_s: float | None = None
+    on_opened: Callable[[str], None] = lambda _who: None
 
     @property
     def audience(self) -> str:
@@ -158,22 +164,29 @@ class SimulatedHome:
         check = f"c-{secrets.token_hex(6)}"
         self.running = (check, command, who, self.clock())
         self.opened.append((command.occasion, command.attempt, who))
+        self.on_opened(who)
         return Opened(self.gateway, command.jti, check, "v=0\r\n", 60, 5.0, 10.0)
 
-    def _close(self, verdict: Verdict) -> Closed:
+    def lapse(self, check: str) -> Closed | None:
+        """Close this check if it still runs: nobody has said anything for too long."""
+        return self._close(None) if self.running is not None and self.running[0] == check else None
+
+    def _close(self, verdict: Verdict | None) -> Closed:
+        """With a verdict, or because the lease lapsed before anybody saw much."""
         assert self.running is not None
         assert self.agreement is not None
         check, command, who, opened_s = self.running
         self.running = None
         now_s = self.clock()
-        outcome: Any = {"seen": "seen", "not_seen": "not_seen", "unsure": "unsure"}[verdict.value]
+        outcome: Any = "broken" if verdict is None else verdict.value
         self.attempts.append(Attempt(command.line, command.occasion, command.attempt, opened_s, now_s, outcome))
         occasion = occasion_at(self.agreement, command.line, self.interval())
         step = None if occasion is None else next_step(self.agreement, occasion, self.attempts)
         next_word = "none" if verdict is Verdict.SEEN else "handover" if step is None else step.action
+        why = "lease-lapsed" if verdict is None else verdict.value.replace("_", "-")
         closed = Closed(
-            self.gateway, check, verdict.value.replace("_", "-"), who, command.line, command.occasion, command.attempt,
-            max(6.0, now_s - opened_s), 150, True, len(self.attempts), next_word,
+            self.gateway, check, why, who, command.line, command.occasion, command.attempt,
+            2.0 if verdict is None else max(6.0, now_s - opened_s), 150, True, len(self.attempts), next_word,
             None if step is None else step.opens_unix_s, verdict,
         )  # fmt: skip
         self.closed.append(closed)
@@ -238,6 +251,11 @@ class Fleet:
             await self.say(home, "reply", more)
         if len(said) > 1 or isinstance(said[0], Accepted):
             await self.hello(home.gateway)
+        if isinstance(said[0], Opened) and home.lapses_after_s is not None:
+            await asyncio.sleep(home.lapses_after_s)
+            if (lapsed := home.lapse(said[0].check)) is not None:
+                await self.say(home, "reply", lapsed)
+                await self.hello(home.gateway)
 
 
 def _jti(untrusted: bytes) -> str:

@@ -262,9 +262,7 @@ def test_a_disabled_home_gets_no_grant_and_no_command_but_may_be_closed(tmp_path
         refused = await world.send(command(key, grant, Challenge("gw-a/1", "j-1")))
         assert (refused.status_code, refused.json()["error"]) == (409, "home-disabled")
         assert "installed anew" in refused.json()["message"]
-        assert {one.topic for one in world.broker.published} == {WANTED_TOPIC}, (
-            "nothing but what is wanted"
-        )
+        assert {one.topic for one in world.broker.published} == {WANTED_TOPIC}, "nothing but what is wanted"
         world.broker.on_publish = world.home.answer
         assert (await world.send(command(key, grant, Close("gw-a/1", "j-2", "c-1")))).status_code == 200
         other = world.homes["gw-b"]
