@@ -77,7 +77,7 @@ WORDS: Final = {
     Sign.NOT_VERIFIED: later("the log does not verify; nothing in it is counted"),
     Sign.TORN: later("a record was not written to its end"),
     Sign.UNSIGNED_TAIL: later("records after the last signed checkpoint"),
-    Sign.ALARM: later("the device reported doubt about itself"),
+    Sign.ALARM: later("the device raised an alarm about itself"),
     Sign.SILENT: later("no record in this week"),
     Sign.ERASED: later("records are erased; they may be of this week"),
     Sign.UNCLOSED: later("a check without an ending"),
@@ -325,7 +325,7 @@ def _logs(found: Examined, say: Words) -> Table:
     for home in found.homes:
         account = home.account
         fault = account.fault
-        verified = say("yes") if fault is None else say("NO: {code}", code=fault.code.value)
+        verified = say("yes") if fault is None else say("NO: {code}", code=vocabulary.fault(fault.code.value, say))
         agreement = say("not given") if home.agreement is None else str(home.agreement.version)
         counted = "-" if fault is not None else str(openings[account.gateway])
         rows.append((account.gateway, verified, str(account.size), str(account.erased), agreement, counted))
@@ -354,9 +354,17 @@ def _when(finding: Finding, period: Period, say: Words) -> str:
 
 
 def _detail(finding: Finding, say: Words) -> str:
-    if finding.sign is Sign.NO_VERDICT:
-        return vocabulary.ending(finding.detail, say)
-    return finding.detail
+    match finding.sign:
+        case Sign.NO_VERDICT:
+            return vocabulary.ending(finding.detail, say)
+        case Sign.MISSED:
+            return vocabulary.missed(finding.detail, say)
+        case Sign.ALARM | Sign.TORN:
+            return vocabulary.doubt(finding.detail, say)
+        case Sign.NOT_VERIFIED:
+            return vocabulary.fault(finding.detail, say)
+        case _:
+            return finding.detail
 
 
 def _persons(found: Examined, say: Words) -> list[Part]:

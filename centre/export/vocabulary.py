@@ -64,6 +64,29 @@ REFUSALS: Final = {
     "returned": later("the device is returned"),
     "rate-limited": later("too many requests"),
 }
+MISSED: Final = {
+    "missed-check": later("nobody looked"),
+    "check-broken": later("the look was broken off"),
+    "recheck-missed": later("nobody looked again"),
+    "not-seen": later("not seen, and no hand-over was said"),
+}
+DOUBTS: Final = {
+    "integrity-alarm": later("the device doubted its own log"),
+    "button-stuck": later("the resident's button is stuck"),
+    "moved": later("the camera was moved or taken down"),
+    "contradicted": later("two clocks contradict each other"),
+    "torn-tail": later("a power cut while a record was written"),
+}
+FAULTS: Final = {
+    "edited": later("a record was changed"),
+    "removed": later("something was taken away"),
+    "reordered": later("records stand in another order"),
+    "inserted": later("a record was put in"),
+    "truncated": later("records at the end are missing"),
+    "forked": later("another log than was signed"),
+    "key-substituted": later("signed with another key"),
+    "unreadable": later("it can't be read"),
+}
 ROLES: Final = {
     "operator": later("an alarm operator"),
     "planner": later("a planner"),
@@ -92,6 +115,21 @@ def ending(code: str | None, say: Words) -> str:
 
 def refusal(code: str, say: Words) -> str:
     return say(REFUSALS[code]) if code in REFUSALS else shown(code)
+
+
+def missed(code: str, say: Words) -> str:
+    """Why nobody was seen on an agreed occasion."""
+    return say(MISSED[code]) if code in MISSED else shown(code)
+
+
+def doubt(code: str, say: Words) -> str:
+    """What the device says of itself or its log."""
+    return say(DOUBTS[code]) if code in DOUBTS else shown(code)
+
+
+def fault(code: str, say: Words) -> str:
+    """What seems to have been done to a log that doesn't verify."""
+    return say(FAULTS[code]) if code in FAULTS else shown(code)
 
 
 def role(code: str | None, say: Words) -> str:

@@ -8,6 +8,7 @@ Mutations that turn these tests red (tried by hand, 2026-11-23):
 - `review._of_a_look`: use the report's time zone always → an occasion is read in the time of its agreement
 - `review.append_durably`: leave out O_APPEND → each review adds one line
 - `commands._review`: return 0 always → exit 1 when a ledger did not verify
+- `review._detail`: give a code as it stands; `vocabulary`: leave a word out → every code is said in words
 """
 
 from __future__ import annotations
@@ -16,24 +17,39 @@ import csv
 import hashlib
 import io
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from export_support import GATEWAY, ZONE, Home, a_home, an_agreement, at
 from ledger_support import new_signer
 from pypdf import PdfReader
 
-from centre.export import plain, review
+from centre.export import plain, review, vocabulary
 from centre.export.account import AgreementRefusedError
 from centre.export.moment import week_of
 from centre.export.review import Sign
 from centre.export.words import Words
+from gateway.agreement.missed import MissedOccasion
+from gateway.check.machine import Why
 from gateway.cli import main
 from gateway.core.catalogue import LANGUAGES
+from gateway.core.refusal import RefusalCode
 from gateway.ledger import RecordKind
+from gateway.ledger.refused import Finding as LedgerFinding
+from gateway.services import guard
 
+SERVICES = Path(guard.__file__).parent
 WEEK = week_of(ZONE, 2026, 47)
 NOW = datetime.fromtimestamp(at("2026-11-23T09:00"), UTC)
+
+
+def tampers() -> set[str]:
+    """The words for which the guard writes a `tamper` record."""
+    text = "".join(path.read_text() for path in SERVICES.glob("guard_*.py"))
+    return set(re.findall(r'RecordKind\.TAMPER, why="([a-z-]+)"', text))
 
 
 def signs(path, period=WEEK, agreements=()) -> list[Sign]:
@@ -96,6 +112,49 @@ def test_findings_about_the_log_are_found(tmp_path):
         Sign.UNCLOSED,
         Sign.MISSED,
     ]
+
+
+CODES = {
+    vocabulary.missed: (vocabulary.MISSED, set(get_args(get_type_hints(MissedOccasion)["why"]))),
+    vocabulary.fault: (vocabulary.FAULTS, {each.value for each in LedgerFinding}),
+    vocabulary.doubt: (vocabulary.DOUBTS, {"torn-tail", "contradicted", "integrity-alarm"} | tampers()),
+    vocabulary.ending: (vocabulary.ENDINGS, {each.value for each in Why}),
+    vocabulary.refusal: (vocabulary.REFUSALS, {each.value for each in RefusalCode}),
+}
+
+
+@pytest.mark.parametrize("say_code", CODES, ids=lambda each: each.__name__)
+def test_every_code_is_said_in_words(say_code):
+    words, codes = CODES[say_code]
+    assert codes
+    assert set(words) == codes
+    for code in codes:
+        english, swedish = (say_code(code, Words(language)) for language in ("en", "sv"))
+        assert english != code
+        assert swedish not in (code, english)
+    # A device of a later version may say more than we know.
+    assert say_code("some-new-code", Words("sv")) == "some-new-code"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_code_is_left_in_the_report(tmp_path, language):
+    with Home(tmp_path / "ledger") as home:
+        home.record(RecordKind.BOOT, at("2026-11-17T10:00"), why="torn-tail")
+        for why in ("integrity-alarm", *sorted(tampers())):
+            home.record(RecordKind.TAMPER, at("2026-11-17T10:01"), why=why)
+        home.record(RecordKind.CLOCK, at("2026-11-17T10:02"), why="contradicted")
+        for day, why in enumerate(vocabulary.MISSED, 16):
+            home.record(RecordKind.MISSED_CHECK, at(f"2026-11-{day}T23:59"), occasion=f"2026-11-{day}T23:30", why=why)
+        home.look(at("2026-11-21T23:31"), occasion="2026-11-21T23:30", why="lease-lapsed", watched_s=2.0)
+        home.ledger.checkpoint()
+    bad = a_home(tmp_path / "bad")
+    (bad / "checkpoint").unlink()
+    homes = review.read_homes([tmp_path / "ledger", bad], [])
+    say = Words(language)
+    text = " ".join(plain.render(review.as_document(review.examine(homes, WEEK), say, now=NOW)).decode().split())
+    codes = set().union(*(codes for _, codes in CODES.values()))
+    assert {code for code in codes if "-" in code and code in text} == set()
+    assert say("nobody looked again") in text
 
 
 def test_a_home_that_said_nothing_all_week_is_found(tmp_path):
