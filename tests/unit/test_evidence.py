@@ -114,6 +114,9 @@ def test_it_is_sent_again_after_ten_seconds_then_less_often(tmp_path: Path):
     assert due_s - home.now_s == 10
     home.now_s = due_s
     assert home.numbers() == [1]
+    due_s = home.evidence.due_s()
+    assert due_s is not None
+    assert due_s - home.now_s == 20, "it begins anew after a word that brings something"
 
 
 def test_a_new_connection_sends_what_was_out_at_once(tmp_path: Path):
