@@ -116,8 +116,9 @@ def test_an_audience_is_the_gateway_in_one_life():
     assert audience("gw-a", 2) != audience("gw-a", 22)
 
 
-@given(gateway=st.from_regex(r"gw-[a-z0-9-]{1,40}", fullmatch=True), branch=st.sampled_from(Branch))
-def test_a_topic_comes_back_as_it_was(gateway, branch):
+@given(name=st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=40), branch=st.sampled_from(Branch))
+def test_a_topic_comes_back_as_it_was(name, branch):
+    gateway = f"gw-{name}"
     assert parse(topic(gateway, branch)) == (gateway, branch)
 
 
