@@ -24,7 +24,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 .PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
-APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends
+# A fresh machine may still be installing something else: that is waited for.
+APT = { $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -yq \
+	--no-install-recommends
 
 include image-build/image.mk
 
