@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar, cast
 
@@ -71,6 +71,7 @@ class TrustStore:
     epoch: int
     roots: Mapping[str, VerifyingKey]
     issuers: Mapping[str, VerifyingKey]
+    releases: Mapping[str, VerifyingKey] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +249,11 @@ def make_trust(untrusted: bytes, roots: Mapping[str, VerifyingKey]) -> TrustStor
             raise RefusedError(RefusalCode.BAD_SIGNATURE, "the two signatures are over different statements")
     elif len(parts) != 1:
         raise RefusedError(RefusalCode.MALFORMED, "a second signature, and no new roots")
-    return TrustStore(put.version, put.epoch, new_roots, _keyed(put.issuers))
+    issuers, releases = _keyed(put.issuers), _keyed(put.releases)
+    if not releases.keys().isdisjoint({*new_roots, *issuers}):
+        # What decides on software must not be the key that lies on the centre's server.
+        raise RefusedError(RefusalCode.MALFORMED, "a release key has another role too")
+    return TrustStore(put.version, put.epoch, new_roots, issuers, releases)
 
 
 def _keyed(untrusted_jwks: list[dict[str, str]]) -> dict[str, VerifyingKey]:

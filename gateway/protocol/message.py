@@ -28,6 +28,15 @@ Version = Annotated[int, Meta(ge=1, le=2**31)]
 IPv4 = Annotated[str, Meta(pattern=r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}\Z", max_length=15)]
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")]
 Sdp = Annotated[str, Meta(min_length=1, max_length=8192)]
+ReleaseVersion = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,4})(\.(0|[1-9][0-9]{0,4})){2}\Z")]
+"""Three numbers: what RAUC compares with `min-bundle-version`, without suffixes that readers order differently."""
+Compatible = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+BundleUrl = Annotated[
+    str, Meta(pattern=r"^https://[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?/[A-Za-z0-9._~/-]{1,300}\Z")
+]
+Ring = Literal["lab", "one-percent", "ten-percent", "half", "all"]
+"""Who gets a release first; each ring holds those before it."""
 
 
 class Role(StrEnum):
@@ -148,6 +157,34 @@ class TrustPut(Message, frozen=True):
     epoch: Annotated[int, Meta(ge=0, le=2**31)]
     roots: Annotated[list[dict[str, str]], Meta(min_length=1, max_length=4)]
     issuers: Annotated[list[dict[str, str]], Meta(min_length=1, max_length=4)]
+    releases: Annotated[list[dict[str, str]], Meta(max_length=4)] = msgspec.field(default_factory=list)
+    """Who may offer updates; without any, a device takes none."""
+
+
+class UpdateOffer(Message, frozen=True):
+    """The newest system there is, said by the release role: an order to those who run an older one, and to all the
+    word that nothing newer is being kept from them.
+    """
+
+    KIND: ClassVar[str] = "update.offer"
+    statement: Version
+    """Rises with each offer that is signed, also where the version stays."""
+    version: ReleaseVersion
+    compatible: Compatible
+    url: BundleUrl
+    manifest_sha256: Sha256
+    """Of the bundle's manifest, which names its images by their hashes."""
+    size_bytes: Annotated[int, Meta(ge=1, le=4 << 30)]
+    """Of the bundle; not a byte more is fetched."""
+    ring: Ring
+    """The widest ring that this release is signed for."""
+    not_before: UnixSeconds
+    deadline: UnixSeconds
+    """Later than this it is not begun any more."""
+    stated: UnixSeconds
+    expires: UnixSeconds
+    tries: Annotated[int, Meta(ge=1, le=5)] = 1
+    """How often a device may boot this very bundle before it gives it up for good."""
 
 
 class TunnelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -364,10 +401,31 @@ class Health(Message, frozen=True):
     tunnel: Word | None = None
 
 
+UpdatePhase = Literal[
+    "offered", "downloading", "installed", "rebooting", "gate", "good", "fell-back", "failed", "refused", "stale"
+]
+
+
+class UpdateReport(Message, frozen=True):
+    """How far a device is with an offer, and why it went no further. Kept by the centre, one history a device."""
+
+    KIND: ClassVar[str] = "update.report"
+    gateway: GatewayId
+    statement: Annotated[int, Meta(ge=0, le=2**31)]
+    """The offer's; 0 where there never was one."""
+    version: ReleaseVersion
+    """The one that was offered."""
+    running: ReleaseVersion
+    phase: UpdatePhase
+    why: Word | None = None
+    percent: Annotated[int, Meta(ge=0, le=100)] | None = None
+    manifest_sha256: Sha256 | None = None
+
+
 class LogLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of event and how often it was logged. `event` is a word of our own source, never a peer's."""
 
-    service: Literal["guard", "eye", "link"]
+    service: Literal["guard", "eye", "link", "upkeep"]
     level: Literal["warning", "error"]
     event: Word
     count: Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -388,9 +446,9 @@ KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
-        TimeAsk, TunnelPut, SetupEnter,
+        TimeAsk, TunnelPut, SetupEnter, UpdateOffer,
         Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Refused, Hello, Health, LogLines,
-        InstallationProtocol,
+        InstallationProtocol, UpdateReport,
     )
 }  # fmt: skip
 

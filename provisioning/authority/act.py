@@ -28,9 +28,10 @@ from gateway.protocol.tunnel_key import public_key as public_key_of_tunnel
 from provisioning.authority import broker_config, relay_config, token_pkcs11, tunnel_config
 from provisioning.authority.broker_config import CENTRE, is_gateway
 from provisioning.authority.error import AuthorityError
+from provisioning.authority.release_offer import compose_offer, read_offer
 from provisioning.authority.secret_file import MAX_FILE_BYTES, read_public, read_secret, write_directory, write_public
 from provisioning.authority.shift_grant import make_grant
-from provisioning.authority.signer import open_signer, public_key, read_jwk, to_key
+from provisioning.authority.signer import open_signer, public_key, read_jwk, sign_with, to_key
 from provisioning.authority.trust_statement import compose, keyed, read_previous, sign_statement
 from provisioning.authority.x509 import (
     CA_FILE,
@@ -83,6 +84,7 @@ def _trust_sign(options: argparse.Namespace) -> None:
     root = open_signer(options.root)
     new_root = open_signer(options.new_root) if options.new_root else None
     issuers = [public_key(source) for source in options.issuer or ()]
+    releases = [public_key(source) for source in options.release or ()]
     if options.previous is None:
         if not issuers:
             raise ConfigError("a first statement needs --issuer")
@@ -101,7 +103,8 @@ def _trust_sign(options: argparse.Namespace) -> None:
             held.setdefault(new_root.verifying.kid, new_root.verifying)
         roots = [key for kid, key in held.items() if kid not in (options.drop_root or ())]
         issuers = issuers or list(keyed(previous.issuers).values())
-    put = compose(version=options.version, epoch=options.epoch, roots=roots, issuers=issuers)
+        releases = releases or list(keyed(previous.releases).values())
+    put = compose(version=options.version, epoch=options.epoch, roots=roots, issuers=issuers, releases=releases)
     _sign_and_write(options.out, put, previous, root, new_root)
 
 
@@ -134,11 +137,12 @@ def _summary(put: TrustPut, previous: TrustPut | None) -> list[str]:
     for word, now, before in (
         ("root", keyed(put.roots), keyed(previous.roots) if previous else None),
         ("issuer", keyed(put.issuers), keyed(previous.issuers) if previous else None),
+        ("release", keyed(put.releases), keyed(previous.releases) if previous else None),
     ):
         for kid in now:
             change = "" if before is None else " stays" if kid in before else " COMES"
-            lines += [f"  {word:6} {kid}{change}"]
-        lines += [f"  {word:6} {kid} GOES" for kid in before or () if kid not in now]
+            lines += [f"  {word:7} {kid}{change}"]
+        lines += [f"  {word:7} {kid} GOES" for kid in before or () if kid not in now]
     if previous is not None and put.epoch > previous.epoch:
         lines.append(f"  All grants of epoch {put.epoch - 1} and earlier are revoked.")
     return lines
@@ -150,7 +154,7 @@ def _trust_show(options: argparse.Namespace) -> None:
     if options.roots:
         print(_json(put.roots).decode(), end="")
         return
-    keys = {"roots": keyed(put.roots), "issuers": keyed(put.issuers)}
+    keys = {"roots": keyed(put.roots), "issuers": keyed(put.issuers), "releases": keyed(put.releases)}
     content = {"version": put.version, "epoch": put.epoch} | {word: list(kids) for word, kids in keys.items()}
     print(_json(content).decode(), end="")
 
@@ -163,6 +167,7 @@ def _revoke(options: argparse.Namespace) -> None:
         epoch=previous.epoch + 1,
         roots=list(keyed(previous.roots).values()),
         issuers=list(keyed(previous.issuers).values()),
+        releases=list(keyed(previous.releases).values()),
     )
     words = (
         "Revocation. A device that takes this statement refuses all grants given so far; operators log in again.",
@@ -185,6 +190,7 @@ def _rotate_root(options: argparse.Namespace) -> None:
         epoch=previous.epoch,
         roots=[*roots.values(), new_root.verifying],
         issuers=list(keyed(previous.issuers).values()),
+        releases=list(keyed(previous.releases).values()),
     )
     words = (
         f"Rotation of the root: {root.verifying.kid} → {new_root.verifying.kid}. Both keys sign.",
@@ -207,6 +213,7 @@ def _rotate_issuer(options: argparse.Namespace) -> None:
         epoch=previous.epoch,
         roots=list(keyed(previous.roots).values()),
         issuers=[*(held.values() if options.keep_old else ()), new],
+        releases=list(keyed(previous.releases).values()),
     )
     words = [f"Rotation of the issuing key: {', '.join(held)} → {new.kid}."]
     if options.keep_old:
@@ -362,7 +369,37 @@ def _relay_config(options: argparse.Namespace) -> None:
     _say(f"{options.out / 'turnserver.conf'} for coturn; {options.out / 'relay.secret'} for the centre, by a safe way.")
 
 
+def _release_offer(options: argparse.Namespace) -> None:
+    previous = None
+    if options.previous is not None:
+        previous = read_offer(read_public(options.previous))
+    now_unix_s = float(int(time.time()))
+    put = compose_offer(
+        previous,
+        version=options.version,
+        compatible=options.compatible,
+        url=options.url,
+        manifest_sha256=options.manifest_sha256,
+        size_bytes=options.size_bytes,
+        ring=options.ring,
+        tries=options.tries,
+        now_unix_s=now_unix_s,
+        not_before_h=options.not_before_h,
+        days=options.days,
+    )
+    if options.out.exists() or options.out.is_symlink():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(options.out))
+    write_public(options.out, sign_with(put, open_signer(options.release)))
+    _say(
+        f"Statement {put.statement}: version {put.version} for {put.compatible}, ring {put.ring}, good for "
+        f"{options.days} days.",
+        f"Written: {options.out}. Sign the next one before it ends, also where nothing is new: a device that hears no "
+        "valid statement for 14 days raises an alarm.",
+    )
+
+
 _ACTS = {
+    "release_offer": _release_offer,
     "new_key": _new_key,
     "trust_sign": _trust_sign,
     "trust_show": _trust_show,

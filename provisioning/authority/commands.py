@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from gateway.protocol.message import Role
+from gateway.protocol.message import Ring, Role
 
 _KEY_HELP: Final = "a PEM file with mode 0600, or pkcs11:token=…;object=…?module-path=…[&pin-source=file:…]"
 _DESCRIPTION: Final = """\
@@ -14,6 +14,7 @@ Make and keep the keys of the chain of trust. docs/authority.md has the whole ce
 
   root      signs who may sign; kept offline, in a safe, best in a token
   issuer    the centre's key; gives operators' keys a grant for one shift
+  release   signs which system is the newest; kept by whoever makes releases, not on the centre's server
   CA        issues the certificates by which homes, centre and broker know one another
 """
 _EPILOG: Final = """\
@@ -40,6 +41,7 @@ def register(commands: Any) -> None:
     for name, words in (
         ("root", "the offline key that signs who may sign"),
         ("issuer", "the centre's key that signs grants"),
+        ("release", "the key that says which system is the newest"),
     ):
         acts = _group(topics, name, words)
         new = _act(
@@ -54,6 +56,8 @@ def register(commands: Any) -> None:
         place.add_argument("--out", type=Path, metavar="DIR", help="a new directory for the two files")
         place.add_argument("--token", metavar="URI", help="make it in a token: pkcs11:token=…;object=…?module-path=…")
         new.set_defaults(word=name)
+        if name == "release":
+            _register_offer(acts)
     _register_trust(topics)
     _register_grant(topics)
     _register_broker(topics)
@@ -97,6 +101,9 @@ def _register_trust(topics: Any) -> None:
     sign.add_argument("--previous", type=Path, metavar="FILE", help="the statement in force; only the first has none")
     sign.add_argument(
         "--issuer", action="append", metavar="FILE", help="an issuer's JWK (repeat for several); default: as before"
+    )
+    sign.add_argument(
+        "--release", action="append", metavar="FILE", help="a release key's JWK (repeat, up to 4); default: as before"
     )
     sign.add_argument("--new-root", metavar="KEY", help=f"a root of the new set, which signs second: {_KEY_HELP}")
     sign.add_argument("--drop-root", action="append", metavar="KID", help="thumbprint of a root that goes (repeat)")
@@ -150,6 +157,29 @@ def _register_trust(topics: Any) -> None:
     rotate_root.add_argument("--keep-old", action="store_true", help="keep the old root beside the new one")
     rotate_issuer.add_argument("--issuer", required=True, metavar="FILE", help="the new issuer's JWK")
     rotate_issuer.add_argument("--keep-old", action="store_true", help="keep the earlier issuers beside the new one")
+
+
+def _register_offer(acts: Any) -> None:
+    offer = _act(
+        acts,
+        "offer",
+        "release_offer",
+        "say which system is the newest, for a board and a ring",
+        "Sign an update offer. Devices take it only above the last one's number, so name that with --previous. The "
+        "same version again is no update but the word that nothing newer is kept from anybody; sign one every week.",
+    )
+    offer.add_argument("--release", required=True, metavar="KEY", help=f"the release key: {_KEY_HELP}")
+    offer.add_argument("--previous", type=Path, metavar="FILE", help="the newest offer; only the first has none")
+    offer.add_argument("--version", required=True, metavar="X.Y.Z", help="three numbers, as in the bundle's manifest")
+    offer.add_argument("--compatible", required=True, metavar="WORD", help="as in the bundle's manifest")
+    offer.add_argument("--url", required=True, metavar="URL", help="https://… of the bundle")
+    offer.add_argument("--manifest-sha256", required=True, metavar="HEX", help="`rauc info` prints it")
+    offer.add_argument("--size-bytes", type=int, required=True, metavar="N", help="of the bundle")
+    offer.add_argument("--ring", choices=get_args(Ring), default="all", help="the widest ring it is for (default all)")
+    offer.add_argument("--tries", type=int, default=1, metavar="N", help="how often a device may boot it (default 1)")
+    offer.add_argument("--not-before-h", type=float, default=0.0, metavar="H", help="begin in H hours (default now)")
+    offer.add_argument("--days", type=float, default=21.0, metavar="D", help="how long it is good (default 21)")
+    offer.add_argument("--out", type=Path, required=True, metavar="FILE", help="the signed offer; a new file")
 
 
 def _root_and_out(parser: argparse.ArgumentParser) -> None:

@@ -30,15 +30,28 @@ def keyed(jwks: Iterable[Mapping[str, str]]) -> dict[str, VerifyingKey]:
     return {key.kid: key for key in keys}
 
 
-def compose(*, version: int, epoch: int, roots: Sequence[VerifyingKey], issuers: Sequence[VerifyingKey]) -> TrustPut:
+def compose(
+    *,
+    version: int,
+    epoch: int,
+    roots: Sequence[VerifyingKey],
+    issuers: Sequence[VerifyingKey],
+    releases: Sequence[VerifyingKey] = (),
+) -> TrustPut:
     """A statement's content. Raises AuthorityError when it breaks the schema, or a key stands in it twice."""
-    kids = [key.kid for key in (*roots, *issuers)]
+    kids = [key.kid for key in (*roots, *issuers, *releases)]
     if len(set(kids)) != len(kids):
-        raise AuthorityError("a key stands in the statement twice. Each root and each issuer is a key of its own.")
+        raise AuthorityError("a key stands in the statement twice. Each root, issuer and release key is its own.")
     if not (1 <= len(roots) <= 4 and 1 <= len(issuers) <= 4):
         raise AuthorityError(f"{len(roots)} roots and {len(issuers)} issuers; a statement has 1 to 4 of each")
+    if len(releases) > 4:
+        raise AuthorityError(f"{len(releases)} release keys; a statement has at most 4")
     put = TrustPut(
-        version=version, epoch=epoch, roots=[key.jwk() for key in roots], issuers=[key.jwk() for key in issuers]
+        version=version,
+        epoch=epoch,
+        roots=[key.jwk() for key in roots],
+        issuers=[key.jwk() for key in issuers],
+        releases=[key.jwk() for key in releases],
     )
     try:
         return to_message(msgspec.to_builtins(put), TrustPut)

@@ -54,6 +54,15 @@ _FROM_DEVICE: dict[str, dict[str, Any]] = {
         "gateway": "gw-a", "boot": "b-1", "uptime_s": 300.0, "sw": "0.1.0", "clock": _CLOCK, "ledger_size": 9,
         "temperature_c": 48.5, "throttled": ["under-voltage"], "outbox_items": 2,
     },
+    "update.offer": {
+        "statement": 3, "version": "0.2.0", "compatible": "tillsyn-qemu", "url": "https://u.example/0.2.0.raucb",
+        "manifest_sha256": "ab" * 32, "size_bytes": 1000, "ring": "all", "not_before": NOW_UNIX_S - 60.0,
+        "deadline": NOW_UNIX_S + 86400.0, "stated": NOW_UNIX_S - 60.0, "expires": NOW_UNIX_S + 86400.0,
+    },
+    "update.report": {
+        "gateway": "gw-a", "statement": 3, "version": "0.2.0", "running": "0.1.0", "phase": "downloading",
+        "percent": 40,
+    },
     "log": {
         "gateway": "gw-a", "boot": "b-1",
         "lines": [{"service": "guard", "level": "warning", "event": "link-lost", "count": 2}],
