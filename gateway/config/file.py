@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.core.error import ConfigError
+from gateway.protocol.message import Ring
 
 GatewayId = Annotated[str, Meta(pattern=r"^gw-[a-z0-9-]{1,40}\Z")]
 AbsolutePath = Annotated[str, Meta(pattern=r"^/.{1,200}\Z")]
@@ -115,6 +116,10 @@ class GuardConfig(Config, frozen=True):
     demand_cross_check: bool = False
     tunnel_socket: AbsolutePath | None = None
     """Of `tillsyn-tunnel`, for orders; None where there is no tunnel."""
+    upkeep_socket: AbsolutePath | None = None
+    """Where `tillsyn-upkeep` listens; without it this device takes no updates."""
+    release_ring: Ring = "all"
+    """Which ring this device is of; a release that is not signed as far as it is refused."""
     rtc: AbsolutePath | None = None
     """A battery-backed clock to compare the centre's time with, for example /sys/class/rtc/rtc0."""
     power: AbsolutePath | None = None
@@ -188,6 +193,26 @@ class TunnelConfig(Config, frozen=True):
     """The enrolment's settings (`tunnel.json`); later ones stand in `state_dir`."""
     key: AbsolutePath
     """The enrolment's private key (`tunnel.key`, mode 0600)."""
+
+
+class UpkeepConfig(Config, frozen=True):
+    upkeep_socket: AbsolutePath
+    """Where the guard connects: verified offers and permissions come in, reports go out."""
+    state_dir: AbsolutePath
+    os_release: AbsolutePath
+    """Names the running system's version as VERSION_ID."""
+    boot: AbsolutePath
+    """What the initial RAM disk says of this boot: which slot, and whether it is a try."""
+    restart: AbsolutePath
+    """A file that asks for a restart: `try` for the other slot once, `back` for the old one."""
+    ca: AbsolutePath
+    """Of the server with the bundles."""
+    cert: AbsolutePath
+    key: AbsolutePath
+    rate_bytes_s: Annotated[int, Meta(ge=10_000, le=100_000_000)] = 1_000_000
+    """So fast an update is fetched at most."""
+    bus: Annotated[str, Meta(min_length=1, max_length=300)] | None = None
+    """D-Bus address of RAUC; None is the system bus."""
 
 
 C = TypeVar("C", bound=Config)

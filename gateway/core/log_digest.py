@@ -19,7 +19,7 @@ OWN: Final = "tillsyn."
 LIBRARY: Final = "library"
 
 Level = Literal["warning", "error"]
-Service = Literal["guard", "eye", "link"]
+Service = Literal["guard", "eye", "link", "upkeep"]
 
 _FILLED_IN: Final = re.compile(r"%[-#0 +]*[0-9*.]*[a-zA-Z%]")
 _BETWEEN: Final = re.compile(r"[^a-z0-9]+")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
@@ -60,10 +60,12 @@ from gateway.protocol.message import (
     TrustPut,
     TunnelPut,
     TunnelSettings,
+    UpdateOffer,
     Verdict,
     VerdictGiven,
     audience,
 )
+from gateway.update.offer import Device, judge
 
 REFUSED_FOR_GOOD: Final = frozenset(
     {
@@ -192,6 +194,18 @@ class AllowSetup:
     until_unix_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class TakeOffer:
+    """Persist and record `stored` if it is new, then hand it to upkeep; the newest may be asked about again."""
+
+    re: str
+    offer: UpdateOffer
+    stored: bytes
+    is_newer: bool
+    """There is something to install; else it is the word that this device is up to date."""
+    is_new: bool
+
+
 Order = (
     IssueChallenge
     | OpenCheck
@@ -201,6 +215,7 @@ Order = (
     | TakeAgreement
     | TakeTrust
     | TakeTunnel
+    | TakeOffer
     | Withdraw
     | AllowSetup
 )
@@ -229,6 +244,10 @@ class Gate:
     """The highest version of the tunnel that was ever ordered; 1 is the enrolment's."""
     setup_until_unix_s: float = 0.0
     """Until when the newest consent to set-up counted or counts; each later one must reach beyond it."""
+    device: Device | None = None
+    """What upkeep says of the running system; `statement` in it is the ledger's. None while it says nothing."""
+    statement: int = 0
+    """The highest update statement that was ever taken."""
     withdrawn_unix_s: float | None = None
     """When the resident withdrew, at the latest; None where nobody did."""
     withdrawn_consents: frozenset[str] = frozenset()
@@ -260,8 +279,11 @@ class Gate:
             raise
 
     def _receive(self, untrusted: bytes, now_s: float) -> Order:
-        if _is_trust_statement(untrusted):
-            return self._trust(untrusted)
+        match _lone_kind(untrusted):
+            case TrustPut.KIND:
+                return self._trust(untrusted)
+            case UpdateOffer.KIND:
+                return self._offer(untrusted, now_s)
         verified = verify_command(
             untrusted,
             self.trust,
@@ -471,6 +493,21 @@ class Gate:
             raise RefusedError(RefusalCode.STALE_VERSION, "trust")
         return TakeTrust(f"trust-{trust.version}", trust, untrusted)
 
+    def _offer(self, untrusted: bytes, now_s: float) -> TakeOffer:
+        """No grant and no device's name, but the release role's signature, and a number above the one held."""
+        offer = verify(untrusted, self.trust.releases, UpdateOffer)
+        re = f"offer-{offer.statement}"
+        try:
+            if self.device is None:
+                raise RefusedError(RefusalCode.BUSY, "upkeep is not there")
+            is_new = offer.statement != self.statement
+            device = replace(self.device, statement=self.statement if is_new else offer.statement - 1)
+            is_newer = judge(offer, device, self.clock.interval(now_s))
+        except RefusedError as refused:
+            refused.re = re
+            raise
+        return TakeOffer(re, offer, untrusted, is_newer, is_new)
+
     def _soon(self, now_s: float) -> bool:
         lo_s = self.clock.interval(now_s).lo_unix_s
         return any(
@@ -484,8 +521,9 @@ def _consent_digest(consent: Consent) -> str:
     return sha256((consent.ref or "").encode()).hexdigest()
 
 
-def _is_trust_statement(untrusted: bytes) -> bool:
+def _lone_kind(untrusted: bytes) -> str | None:
+    """The kind of what stands first: a grant's, where a person's command follows. None for what is no envelope."""
     try:
-        return split(untrusted.split(b"~", 1)[0]).kind == TrustPut.KIND
+        return split(untrusted.split(b"~", 1)[0]).kind
     except RefusedError:
-        return False
+        return None

@@ -207,6 +207,58 @@ class TunnelTaken(Frame, frozen=True):
     public_key: Annotated[str, Meta(max_length=44)]
 
 
+# guard → upkeep
+class UpdateOrdered(Frame, frozen=True):
+    """An offer that the guard has verified and recorded: JSON of `protocol.message.UpdateOffer`."""
+
+    offer: Annotated[bytes, Meta(max_length=4096)]
+    is_newer: bool
+
+
+class UpkeepMay(Frame, frozen=True):
+    """What the guard allows just now, and how it is; every second. The fields below `is_over` are the health gate's."""
+
+    install: bool
+    restart: bool
+    is_over: bool
+    """The offer's own time is over."""
+    parked: bool
+    guard_well: bool
+    ledger_verifies: bool
+    eye_well: bool
+    broker: bool
+    tunnel: bool
+    restarts: Annotated[int, Meta(ge=0)]
+
+
+# upkeep → guard
+class UpkeepIs(Frame, frozen=True):
+    """Said once in each connection: what this device is to an offer. The newest offer is given in answer."""
+
+    compatible: Annotated[str, Meta(max_length=64)]
+    running: Annotated[str, Meta(max_length=32)]
+    floor: Annotated[str, Meta(max_length=32)]
+    statement: Annotated[int, Meta(ge=0)]
+    """The newest that upkeep has on its disk."""
+
+
+class TryEye(Frame, frozen=True):
+    """Start an eye's process and see that it is well; its camera stays closed."""
+
+
+class UpdateSaid(Frame, frozen=True):
+    """How far the update is; the guard records and signs it."""
+
+    statement: Annotated[int, Meta(ge=0)]
+    version: Annotated[str, Meta(max_length=32)]
+    phase: Code
+    why: Code | None = None
+    percent: Annotated[int, Meta(ge=0, le=100)] | None = None
+    manifest_sha256: Annotated[str, Meta(max_length=64)] | None = None
+
+
+ToUpkeep = Beat | UpdateOrdered | UpkeepMay
+ToGuardFromUpkeep = Beat | UpkeepIs | TryEye | UpdateSaid
 ToTunnel = TunnelOrder
 ToGuardFromTunnel = TunnelTaken
 ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState | SetupAct

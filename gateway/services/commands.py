@@ -27,6 +27,7 @@ def register(commands: Any) -> None:
         ("eye", "camera and encrypted picture for one check (no network but the guard's socket)"),
         ("link", "MQTT and ICE: the home's way out (no camera, no keys of the device)"),
         ("tunnel", "WireGuard to the centre (may set up interfaces; no camera, no keys but the tunnel's)"),
+        ("upkeep", "install updates and judge them (RAUC over D-Bus; no camera, no broker)"),
         ("park", "turn the camera up, with nothing else running"),
         ("fresh", "answer the installer's wizard while this device belongs to nobody (no network)"),
         ("home", "run guard, link and eye of one home in the foreground, as systemd would"),
@@ -95,7 +96,7 @@ def _register_more(actions: Any) -> None:
 
 
 def _service(options: argparse.Namespace) -> int:
-    from gateway.config import EyeConfig, GuardConfig, LinkConfig, ParkConfig, TunnelConfig, load
+    from gateway.config import EyeConfig, GuardConfig, LinkConfig, ParkConfig, TunnelConfig, UpkeepConfig, load
 
     # Each service's libraries are loaded by that service alone: the guard's process must not even have the camera's.
     match options.command:
@@ -115,6 +116,10 @@ def _service(options: argparse.Namespace) -> int:
             from gateway.services import tunnel
 
             tunnel.main(load(options.config, TunnelConfig))
+        case "upkeep":
+            from gateway.services import upkeep
+
+            upkeep.main(load(options.config, UpkeepConfig))
         case "fresh":
             from gateway.services import fresh
 

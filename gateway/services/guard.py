@@ -70,6 +70,7 @@ from gateway.services.guard_state import (
 )
 from gateway.services.guard_time import TimeKeeping
 from gateway.services.guard_tunnel import TunnelSide
+from gateway.services.guard_update import UpdateSide
 from gateway.services.guard_witness import WitnessSide
 from gateway.services.mount_parts import mount_parts, with_saved_aim
 
@@ -89,6 +90,7 @@ class Guard:
         read_power: Callable[[], Power] | None,
         *,
         door: Door | None = None,
+        begun_unix_s: float | None = None,
     ) -> None:
         self._core = core
         self._link = link = LinkSide(core)
@@ -99,7 +101,8 @@ class Guard:
         self._eye = eye = EyeSide(core, link)
         self._check = CheckRun(core, link, records, replies, eye)
         self._tunnel = TunnelSide(core, records, replies)
-        self._commands = Commands(core, link, records, replies, self._reports, eye, self._tunnel)
+        self._update = UpdateSide(core, link, records, replies, self._reports, eye, begun_unix_s)
+        self._commands = Commands(core, link, records, replies, self._reports, eye, self._tunnel, self._update)
         self._missed = MissedChecks(core, link, records)
         self._witness = WitnessSide(core, records, replies)
         self._hands = hands = Hands(core, records, self._commands)
@@ -150,6 +153,7 @@ class Guard:
                 group.create_task(self._hands.accept(control), name="hands")
                 if wizard is not None:
                     group.create_task(self._setup.accept(wizard), name="setup")
+                group.create_task(self._update.keep_connected(), name="upkeep")
                 group.create_task(self._tick(), name="tick")
                 if self._interlock.is_needed:
                     group.create_task(self._interlock.run(), name="interlock")
@@ -205,6 +209,7 @@ class Guard:
             self._check.heartbeat(now_s)
             self._eye.end_idle(now_s)
             self._link.feed_outbox()
+            self._update.look(now_s)
             self._missed.look(now_s)
             self._witness.work(now_s)
             self._time.compare(now_s)
@@ -310,11 +315,12 @@ def assemble(
         version_floor=past.agreement_version,
         tunnel_version=past.tunnel_version,
         setup_until_unix_s=door.allowed_until_unix_s,
+        statement=past.update_statement,
         withdrawn_unix_s=past.withdrawn_unix_s,
         withdrawn_consents=past.withdrawn_consents,
     )
     core = Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
-    return Guard(core, inputs, read_power, door=door)
+    return Guard(core, inputs, read_power, door=door, begun_unix_s=past.begun_unix_s)
 
 
 def main(config: GuardConfig) -> None:

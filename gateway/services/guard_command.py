@@ -20,6 +20,7 @@ from gateway.decision import (
     Order,
     RenewLease,
     TakeAgreement,
+    TakeOffer,
     TakeTrust,
     TakeTunnel,
     Withdraw,
@@ -35,6 +36,7 @@ from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
 from gateway.services.guard_state import forget_agreements, store_agreement, store_trust
 from gateway.services.guard_tunnel import TunnelSide
+from gateway.services.guard_update import UpdateSide
 
 _VERDICT_WHY: Final = {Verdict.SEEN: Why.SEEN, Verdict.NOT_SEEN: Why.NOT_SEEN, Verdict.UNSURE: Why.UNSURE}
 
@@ -48,6 +50,7 @@ class Commands:
     reports: Reports
     eye: EyeSide
     tunnel: TunnelSide
+    update: UpdateSide
     allow_setup: Callable[[AllowSetup], None] = field(init=False)
 
     def hear(self, untrusted: bytes, correlation: bytes) -> None:
@@ -85,6 +88,8 @@ class Commands:
             case AllowSetup(re):
                 self.allow_setup(order)
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)
+            case TakeOffer():
+                self.update.take(order, correlation)
             case Withdraw(re, who, role):
                 self.withdraw(who=who, role=role, why="signed")
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)

@@ -52,6 +52,8 @@ class EyeSide:
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _media: socket.socket | None = None
     _signalled_s: float = 0.0
+    ready_s: float | None = None
+    """When an eye last said that it is well: libraries loaded, keys made, camera closed."""
     aim: AimBook = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +104,7 @@ class EyeSide:
     def _on_eye(self, got: frame.ToGuardFromEye) -> None:
         match got:
             case frame.Ready():
+                self.ready_s = self.core.now()
                 self.core.dispatch(machine.EyeHeard())
             case frame.AnswerMade(answer):
                 self.core.dispatch(machine.AnswerMade(answer))

@@ -40,6 +40,8 @@ class LinkSide:
     _feed: RecordFeed = field(init=False)
     channel: Channel[frame.ToGuardFromLink] | None = None
     broker_up: bool = False
+    accepted: int = 0
+    """How many links there have been; more than one is a restart."""
     _wanted: int | None = None
     """The record that the link's outbox wants next; None until it has said so."""
     _unsent: deque[frame.Publish] = field(default_factory=lambda: deque(maxlen=MAX_UNSENT))
@@ -68,6 +70,7 @@ class LinkSide:
                 self.core.dispatch(machine.Fault(Why.LINK_LOST))
             channel: Channel[frame.ToGuardFromLink] = Channel(sock, frame.ToGuardFromLink)
             self.channel = channel
+            self.accepted += 1
             self._wanted = None
             self.core.spawn(self._serve(channel), "link")
             with contextlib.suppress(ChannelLostError):

@@ -32,6 +32,10 @@ class Reports:
         sysfs = Path("/sys") if config.world is None else BenchWorld(config.world).sysfs
         self._board = Board(sysfs, Path(config.state_dir))
 
+    @property
+    def tunnel_up(self) -> bool:
+        return self._of_link is not None and self._of_link.tunnel == "up"
+
     def hear_link(self, of_link: frame.LinkHealth) -> None:
         self._of_link = of_link
 

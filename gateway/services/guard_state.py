@@ -295,6 +295,9 @@ class Remembered:
     agreement_version: int = 0
     trust_version: int = 0
     tunnel_version: int = 1
+    update_statement: int = 0
+    begun_unix_s: float | None = None
+    """Of the oldest record that has its payload still, and was written while the clock knew the time."""
     moved: bool = False
     """The camera was taken down, and no agreement was signed since."""
     withdrawn_unix_s: float | None = None
@@ -340,6 +343,8 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     digest: str | None = None
     agreement_version = trust_version = 0
     tunnel_version = 1
+    update_statement = 0
+    begun_unix_s: float | None = None
     moved = False
     withdrawn_unix_s: float | None = None
     withdrawn_consents: frozenset[str] = frozenset()
@@ -349,6 +354,8 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         record = stored.body
         if record is None:
             continue
+        if begun_unix_s is None and record.time_hi is not None:
+            begun_unix_s = record.time_lo
         book.note(record)
         standing.note(stored.seq, record)
         match record.kind:
@@ -361,6 +368,8 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
                 trust_version = max(trust_version, record.version or 0)
             case RecordKind.SETUP if record.why == "tunnel":
                 tunnel_version = max(tunnel_version, record.version or 0)
+            case RecordKind.UPDATE if record.why == "offer":
+                update_statement = max(update_statement, record.version or 0)
             case RecordKind.WITHDRAWN if record.why == LIFTED:
                 withdrawn_consents |= {record.digest_of} if record.digest_of is not None else set()
             case RecordKind.WITHDRAWN:
@@ -389,6 +398,8 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         agreement_version=agreement_version,
         trust_version=trust_version,
         tunnel_version=tunnel_version,
+        update_statement=update_statement,
+        begun_unix_s=begun_unix_s,
         moved=moved,
         withdrawn_unix_s=withdrawn_unix_s,
         withdrawn_consents=withdrawn_consents,

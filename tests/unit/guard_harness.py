@@ -68,6 +68,7 @@ from gateway.protocol.message import (
     TimeAsk,
     TimeStatement,
     TrustPut,
+    UpdateReport,
     Verdict,
     VerdictGiven,
     audience,
@@ -90,6 +91,7 @@ DECODERS = {
     "link": msgspec.msgpack.Decoder(frame.ToLink),
     "eye": msgspec.msgpack.Decoder(frame.ToEye),
     "hand": msgspec.msgpack.Decoder(frame.ToHand),
+    "upkeep": msgspec.msgpack.Decoder(frame.ToUpkeep),
 }
 REPLIES: dict[str, type[Message]] = {
     kind.KIND: kind for kind in (Accepted, Refused, Challenged, Opened, Closed, MissedCheck, TimeAsk)
@@ -594,6 +596,7 @@ class World:
         self.replies: dict[bytes, Message] = {}
         self.reports: list[Closed] = []
         self.missed: list[MissedCheck] = []
+        self.update_reports: list[bytes] = []
         self.note = b""
         self.signals: list[Signal] = []
         self.published_count = 0
@@ -898,6 +901,9 @@ class World:
         if branch not in ("reply", "ask"):
             return
         kind = json.loads(b64url_decode(payload.split(b".")[0].decode()))["typ"][8:-4]
+        if kind == UpdateReport.KIND:
+            self.update_reports.append(payload)
+            return
         message = verify(payload, {key("device").verifying.kid: key("device").verifying}, REPLIES[kind])
         if isinstance(message, TimeAsk):
             self._answer_time(message.nonce)

@@ -32,8 +32,18 @@ from provisioning.wizard import commands as wizard
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "systemd" / "unit"
 IMAGE = ROOT / "image-build"
-SERVICES = ("guard", "eye", "link", "park", "tunnel", "fresh", "setup", "renew")
-LIMITS = {"guard": 0.5, "eye": 0.7, "link": 1.5, "park": 1.5, "tunnel": 1.5, "fresh": 0.5, "setup": 1.5, "renew": 1.5}
+SERVICES = ("guard", "eye", "link", "park", "tunnel", "fresh", "setup", "renew", "upkeep")
+LIMITS = {
+    "guard": 0.5,
+    "eye": 0.7,
+    "link": 1.5,
+    "park": 1.5,
+    "tunnel": 1.5,
+    "fresh": 0.5,
+    "setup": 1.5,
+    "renew": 1.5,
+    "upkeep": 1.5,
+}
 """Of `systemd-analyze security`: a linter of privileges, no proof."""
 BOARDS = sorted(path.name for path in (IMAGE / "board").iterdir())
 
@@ -101,6 +111,7 @@ def test_the_groups_are_the_access_matrix():
         "fresh": set(),
         "setup": set(),
         "renew": set(),
+        "upkeep": set(),
     }
 
 
@@ -117,6 +128,7 @@ def test_no_service_is_root_and_those_share_a_user_that_stand_in_for_one_another
         "fresh": ["tillsyn-guard"],
         "setup": ["tillsyn-setup"],
         "renew": ["tillsyn-setup"],
+        "upkeep": ["tillsyn-upkeep"],
     }
 
 
@@ -161,7 +173,7 @@ def test_park_comes_before_the_network():
     assert values("tillsyn-park.service", "DefaultDependencies") == ["no"]
 
 
-@pytest.mark.parametrize("service", ["guard", "eye", "link", "tunnel", "fresh", "setup"])
+@pytest.mark.parametrize("service", ["guard", "eye", "link", "tunnel", "fresh", "setup", "upkeep"])
 def test_a_service_is_watched(service):
     unit = f"tillsyn-{service}.service"
     assert values(unit, "Type") == ["notify"]
@@ -169,7 +181,7 @@ def test_a_service_is_watched(service):
     assert values(unit, "WatchdogSignal") == ["SIGKILL"]
 
 
-@pytest.mark.parametrize("service", ["guard", "link", "tunnel"])
+@pytest.mark.parametrize("service", ["guard", "link", "tunnel", "upkeep"])
 def test_a_wrong_configuration_is_not_tried_again(service):
     assert values(f"tillsyn-{service}.service", "RestartPreventExitStatus") == ["78"]
     assert values(f"tillsyn-{service}.service", "Restart") == ["always"]
@@ -199,6 +211,7 @@ def test_a_crash_loop_ends_in_safe_mode_without_camera_but_with_a_voice():
         ("tillsyn-guard.socket", "/run/tillsyn/guard.sock", "tillsyn-link"),
         ("tillsyn-eye.socket", "/run/tillsyn/eye.sock", "tillsyn-guard"),
         ("tillsyn-tunnel.socket", "/run/tillsyn/tunnel.sock", "tillsyn-guard"),
+        ("tillsyn-upkeep.socket", "/run/tillsyn/upkeep.sock", "tillsyn-guard"),
     ],
 )
 def test_a_socket_lets_in_one_user(socket, path, group):
