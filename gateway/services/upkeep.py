@@ -26,8 +26,8 @@ from gateway.core.boottime import boot_id, boottime_s
 from gateway.core.error import ConfigError
 from gateway.core.log_digest import LogDigest
 from gateway.edge.bundle_proxy import BundleProxy, client_tls
+from gateway.edge.installer_rauc import BundleRefusedError, Rauc, RaucError
 from gateway.edge.log_systemd import start_logging
-from gateway.edge.rauc_dbus import BundleRefusedError, Rauc, RaucError
 from gateway.edge.service_systemd import feed_watchdog, harden, listening_socket, run_until_signal
 from gateway.edge.slots_tryboot import SelectionFaultError, boot_facts
 from gateway.ipc import frame

@@ -30,7 +30,7 @@ from update_support import offer as offer_of
 
 from gateway.config import UpkeepConfig
 from gateway.edge.bundle_proxy import BundleProxy, UpstreamError, client_tls
-from gateway.edge.rauc_dbus import Rauc
+from gateway.edge.installer_rauc import Rauc
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect
 from gateway.protocol.message import UpdateOffer

@@ -192,6 +192,7 @@ LIBRARIES_OF_A_NAME = {
     "networkmanager": {"dbus_fast"},
     "paho": {"paho"},
     "picamera2": {"picamera2", "libcamera"},
+    "rauc": {"dbus_fast"},
     "swscale": {"av"},
     "systemd": {"systemd"},
     "v4l2": {"av"},
