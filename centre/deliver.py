@@ -30,6 +30,7 @@ import httpx
 
 from centre.state import CentreState
 from centre.store.handover import STUCK_TRIES, overdue_word
+from centre.words import words
 from gateway.core.error import TransientError
 
 EVERY_S: Final = 2.0
@@ -40,8 +41,8 @@ LONGEST_WAIT_S: Final = 300.0
 BATCH: Final = 20
 _WHAT: Final[Mapping[str, tuple[str, str]]] = {
     "created": (
-        "En överenskommen tillsyn gjordes inte. Någon måste kvittera senast {by}.",
-        "An agreed check was not made. Somebody must acknowledge it by {by}.",
+        "Ingen har sett den boende vid en överenskommen tillsyn. Någon måste kvittera senast {by}.",
+        "Nobody has seen the resident at an agreed check. Somebody must acknowledge it by {by}.",
     ),
     "escalated": (
         "Ingen har kvitterat den här överlämningen. Någon skulle ha gjort det senast {by}.",
@@ -55,6 +56,24 @@ _WHAT: Final[Mapping[str, tuple[str, str]]] = {
         "{who} är på plats sedan länge, men ingen har sagt hur det gick. Ring dem. Det skulle ha skett senast {by}.",
         "{who} arrived long ago, and nobody has said what came of it. Call them. It was due by {by}.",
     ),
+}
+
+# The page's own messages (words.js), so that their Swedish is the catalogue's; any other code stands as it is.
+_REASONS: Final[Mapping[str, str]] = {
+    "missed-check": "The agreed check was not made",
+    "not-seen": "The resident was not seen",
+    "recheck-missed": "Not seen, and nobody looked again",
+    "check-broken": "The check broke off, and nobody saw the resident",
+    "unclosed": "The check began, and the home has not said how it ended",
+    "home-disabled": "The home is disabled because of its log",
+    "home-silent": "The home is silent",
+    "camera-fault": "The camera does not work",
+    "mount-fault": "The camera can't be turned",
+}
+_STEPS: Final[Mapping[str, str]] = {
+    "call-resident": "call the resident",
+    "visit": "visit",
+    "call-contact": "call the contact person",
 }
 
 _log = logging.getLogger(__name__)
@@ -148,14 +167,20 @@ def message(row: Mapping[str, Any], what: str, *, sender: str, to: str, page: st
     mail["Auto-Submitted"] = "auto-generated"
     by = datetime.fromtimestamp(row["by_unix_s"], UTC).strftime("%Y-%m-%d %H:%M UTC")
     swedish, english = (text.format(by=by, who=row["arrived_by"] or row["acknowledged_by"]) for text in _WHAT[what])
-    steps = "; ".join(f"{step['do']} ({step['within_min']} min)" for step in row["steps"]) or "-"
+    reason = _both(_REASONS.get(row["reason"], row["reason"]))
+    steps = "; ".join(f"{_both(_STEPS.get(one['do'], one['do']))} ({one['within_min']} min)" for one in row["steps"])
     mail.set_content(
         f"{swedish}\n{english}\n\n"
         f"Hem / home: {row['gateway']}\nTillsyn / check: {row['line']} {row['occasion']}\n"
-        f"Orsak / reason: {row['reason']}\nÅtgärder / steps: {steps}\n\n{page}#handovers\n",
+        f"Orsak / reason: {reason}\nÅtgärder / steps: {steps or '-'}\n\n{page}#handovers\n",
         cte="quoted-printable",
     )
     return mail
+
+
+def _both(english: str) -> str:
+    swedish = words("sv")(english)
+    return english if swedish == english else f"{swedish} / {english}"
 
 
 def still_so(row: Mapping[str, Any], what: str) -> bool:

@@ -8,6 +8,10 @@ import {channel, clockTime, OUTCOMES, reason, since, steps} from "./words.js";
 /** Whether somebody should have said by now that they took it on, are there, or what came of it. */
 const isLate = (one) => nowUnixS() > one.by_unix_s;
 
+/** What is overdue first, then what nobody has taken on, then the rest; each by its time. */
+const urgency = (one) => (isLate(one) ? 0 : one.state === "open" ? 1 : 2);
+const byUrgency = (one, other) => urgency(one) - urgency(other) || one.by_unix_s - other.by_unix_s;
+
 /** Who must act, and by when. */
 function whoText(one) {
   const unit = one.unit ?? t("home care");
@@ -99,7 +103,7 @@ export function showHandovers() {
   const list = byId("handovers");
   byId("handovers-strip").hidden = desk.handovers.length === 0;
   const hadFocus = list.contains(document.activeElement);
-  showRows(list, desk.handovers, (one) => one.id, newRow, fillRow);
+  showRows(list, desk.handovers.toSorted(byUrgency), (one) => one.id, newRow, fillRow);
   if (hadFocus && !list.contains(document.activeElement)) byId(desk.handovers.length ? "handovers-title" : "list-title").focus();
   const open = desk.handovers.filter((one) => one.state === "open" || isLate(one));
   const late = open.filter(isLate).length;

@@ -132,6 +132,8 @@ def test_a_hand_over_reaches_mail_and_system_after_both_failed_first(desk: tuple
     assert mail["To"] == "night@example.org"
     assert "gw-a" in text
     assert "https://c.example/#handovers" in text
+    assert "Den boende sågs inte / The resident was not seen" in text
+    assert "besök / visit (5 min)" in text
     headers, body = heard[-1]
     assert json.loads(body)["handover"] == "h-1"
     expected = sign_webhook(KEY, name=headers["webhook-id"], timestamp=int(headers["webhook-timestamp"]), body=body)
