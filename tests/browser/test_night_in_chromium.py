@@ -87,6 +87,26 @@ class Night:
         assert found.violations_count == 0, f"{name}: {found.generate_report()}"
 
 
+async def _live(page: Page) -> None:
+    """Start by keyboard, and again where no picture came, as a person does on a machine that is busy: what broke off
+    before anybody saw anything is no look.
+    """
+    said = ""
+    for _ in range(3):
+        await expect(page.get_by_test_id("start")).to_be_enabled(timeout=40_000)
+        await page.locator("#home-title").focus()
+        await page.keyboard.press("Enter")
+        try:
+            await expect(page.locator("#cover")).to_be_hidden(timeout=20_000)
+        except AssertionError:
+            texts = [await page.locator(f"#{name}").inner_text() for name in ("message", "start-reason")]
+            said = " ".join(texts)
+            continue
+        await expect(page.get_by_test_id("seen")).to_be_enabled(timeout=5_000)
+        return
+    raise AssertionError(f"no picture: {said}")
+
+
 async def _plan(night: Night, page: Page) -> None:
     """A planner writes, signs and sends an agreement that the home confirms."""
     await page.goto(f"{night.url}#plan")
@@ -171,9 +191,7 @@ def test_a_night_of_six_homes_two_operators_home_care_and_a_planner(tmp_path: Pa
             await b.keyboard.press("Escape")
 
             # Looked at, not seen: by keyboard alone.
-            await a.keyboard.press("Enter")
-            await expect(a.locator("#cover")).to_be_hidden(timeout=20_000)
-            await asyncio.sleep(1.5)
+            await _live(a)
             await expect(a.get_by_test_id("fingerprint")).to_contain_text("signatur är kontrollerad")
             await night.look(a, "night-4-live-sv")
             await a.keyboard.press("n")
@@ -216,9 +234,7 @@ def test_a_night_of_six_homes_two_operators_home_care_and_a_planner(tmp_path: Pa
             await asyncio.sleep(max(0.0, 61 - (time.monotonic() - not_seen_s)))
             await a.keyboard.press("Escape")
             await a.get_by_test_id("home").filter(has_text="gw-demo").click()
-            await expect(a.get_by_test_id("start")).to_be_enabled(timeout=20_000)
-            await a.get_by_test_id("start").click()
-            await expect(a.locator("#cover")).to_be_hidden(timeout=20_000)
+            await _live(a)
             await a.keyboard.press("n")
             await expect(a.get_by_test_id("message")).to_contain_text("Lämna över", timeout=15_000)
             handed = care.get_by_test_id("handover").filter(has_text="gw-demo")
