@@ -130,27 +130,28 @@ async def grant(call: Call) -> Response:
 
 
 async def homes(call: Call) -> Response:
-    state, account = call.state, call.session.account
-    known = await asyncio.to_thread(state.store.home_states, last=number(call.request, _LAST) == 1)
-    disabled = await asyncio.to_thread(state.store.disabled, state.installations)
-    witnessed = await asyncio.to_thread(state.store.witnessed)
-    checks = await asyncio.to_thread(_checks, state, None)
-    return answer(
-        [
-            _facts(home, known[home.gateway], disabled, witnessed, checks)
-            for home in list(state.homes.values())
-            if home.gateway in known and account.sees(home)
-        ]
-    )
+    last = number(call.request, _LAST) == 1
+    return answer(await asyncio.to_thread(_known, call.state, list(call.state.homes.values()), None, call, last))
 
 
 async def home(call: Call) -> Response:
-    state, one = call.state, call.the_home
-    known = await asyncio.to_thread(state.store.home_states, one.gateway)
-    disabled = await asyncio.to_thread(state.store.disabled, {one.gateway: one.install_epoch})
-    witnessed = await asyncio.to_thread(state.store.witnessed, one.gateway)
-    checks = await asyncio.to_thread(_checks, state, one.gateway)
-    return answer(_facts(one, known[one.gateway], disabled, witnessed, checks))
+    one = call.the_home
+    (facts,) = await asyncio.to_thread(_known, call.state, [one], one.gateway, call, True)
+    return answer(facts)
+
+
+def _known(state: CentreState, homes: list[Home], only: str | None, call: Call, last: bool) -> list[dict[str, Any]]:
+    """What is known of these homes, or of `only` one: all of it in one thread, for an operator waits. Blocking."""
+    store = state.store
+    known = store.home_states(only, last=last)
+    disabled = store.disabled({home.gateway: home.install_epoch for home in homes})
+    witnessed = store.witnessed(only)
+    checks = _checks(state, only)
+    return [
+        _facts(home, known[home.gateway], disabled, witnessed, checks)
+        for home in homes
+        if home.gateway in known and call.session.account.sees(home)
+    ]
 
 
 _Checks = tuple[dict[str, dict[str, Any]], dict[str, int]]

@@ -5,7 +5,7 @@ import {Check} from "./check.js";
 import {byId, complain, desk, fromTemplate, may, nowMs, nowUnixS, openHome, say, setText} from "./desk.js";
 import {chosenDue, dueOf, fillPill, noteText, whenText} from "./due.js";
 import {t} from "./say.js";
-import {clockObstacle, clockTime, duration, ending, lastView, LOGGED_KINDS, logged, nextStep, refusal, view} from "./words.js";
+import {clockObstacle, clockTime, decimal, duration, ending, lastView, LOGGED_KINDS, logged, nextStep, refusal, view} from "./words.js";
 
 const RENEW_BEFORE_S = 6;
 const ASK_AGAIN_S = 15;
@@ -291,7 +291,7 @@ function showForm(isStills) {
 }
 
 function showAge(ms) {
-  setText(byId("age"), ms === null ? "" : t("Picture {age} s old", {age: (ms / 1000).toFixed(1)}));
+  setText(byId("age"), ms === null ? "" : t("Picture {age} s old", {age: decimal(ms / 1000)}));
 }
 
 function showTime(leftS, maxS) {

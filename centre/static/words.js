@@ -251,6 +251,9 @@ export function clockTime(unixS) {
   return `${date.toLocaleDateString(LOCALE, {weekday: "short", day: "numeric", month: "short"})} ${time}`;
 }
 
+/** "0.4", in Swedish "0,4". */
+export const decimal = (number) => number.toLocaleString(LOCALE, {minimumFractionDigits: 1, maximumFractionDigits: 1});
+
 /** "45 s", "3 min", "2 h 10 min", "4 d". */
 export function duration(seconds) {
   const s = Math.max(0, Math.round(seconds));
