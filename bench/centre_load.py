@@ -209,12 +209,13 @@ async def measure(count: int, seconds: float, *, with_browser: bool) -> None:
             memory = {name: each.memory_info().rss / 2**20 for name, each in programs.items()}
             starts = [value for seat in seats for value in seat.starts_ms]
             queues = [value for seat in seats for value in seat.queues_ms]
-            click = f"{p95(clicking.result()):5.0f} ms" if clicking is not None else "    -"
+            found = clicking.result() if clicking is not None else []
+            click = f"p50 {statistics.median(found):4.0f} p95 {p95(found):4.0f} ms" if found else "    -"
             print(
                 f"N={count:5}  all heard {ready_s:5.1f} s (said {said_s:4.1f})  checks {len(starts):4}  "
                 f"start p50 {statistics.median(starts):4.0f} p95 {p95(starts):4.0f} ms  "
                 f"queue answer p95 {p95(queues):4.0f} ms  update p95 {p95(watching.result()):4.0f} ms  "
-                f"click p95 {click}  "
+                f"click {click}  "
                 f"centre {cpu['centre']:3.0f} % {memory['centre']:4.0f} MiB  "
                 f"broker {cpu['broker']:3.0f} % {memory['broker']:3.0f} MiB",
                 flush=True,
