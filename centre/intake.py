@@ -321,6 +321,9 @@ class Intake:
             raise RefusedError(RefusalCode.WRONG_DEVICE, "another installation")
         if await asyncio.to_thread(state.store.take_hello, hello, now_unix_s=state.clock()):
             state.events.send("home", {"gateway": home.gateway})
+        if (home.gateway, home.install_epoch) not in self._first_missing:
+            # We have just begun, maybe from a backup: what we lack the home has long been told that we have.
+            await self._say_what_is_wanted(home.gateway, home.install_epoch)
 
     async def _hand_over(self, home: Home, line: str, occasion: str, reason: str) -> None:
         handover = await asyncio.to_thread(

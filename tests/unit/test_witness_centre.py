@@ -3,7 +3,7 @@
 Mutations that turn it red, each tried: answer before the row is kept; leave out `disable`; compare sizes only; lift the
 disabling in the same installation; take a stranger's signature line for a new checkpoint; forward to a disabled home;
 rule outside the transaction; send nothing back; send nothing back to a repeated one; say what is wanted only of lines
-that agree; not at a gap; count from the highest line (`first_missing`).
+that agree; not at a gap; not at the first hello; count from the highest line (`first_missing`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gateway.ledger import Ledger, NoteError, NoteSigner, consistency_proof, rea
 from gateway.ledger.record import RecordKind
 from gateway.ledger.tree import root_of
 from gateway.protocol.envelope import verify
-from gateway.protocol.message import AgreementWithdraw, Challenge, Close, Grant
+from gateway.protocol.message import AgreementWithdraw, Challenge, ClockFact, Close, Grant, Hello
 from gateway.services.evidence import parse_wanted
 
 LEDGER_TOPIC = "tillsyn/v1/gw-a/ledger"
@@ -392,5 +392,24 @@ def test_a_log_that_nobody_signs_any_more_is_found(tmp_path: Path, home: Home):
         await world.settle()
         await reconcile_once(world.state)
         assert world.state.store.alarm_counts() == {("gw-a", "checkpoint-stale"): 1}
+
+    play(tmp_path, home, act)
+
+
+def test_a_centre_that_begins_from_a_backup_says_at_the_first_hello_what_it_lacks(tmp_path: Path, home: Home):
+    async def act(world: World) -> None:
+        home.say(5)
+        lines = home.lines()
+        for line in lines[:2]:  # what the backup had
+            assert world.state.store.put_ledger_row("gw-a", parse_ledger_line(line))
+        for number in range(2):
+            clock = ClockFact("attested", NOW_UNIX_S - 1 + number, NOW_UNIX_S + 1 + number)
+            world.home.say("health", Hello("gw-a", 1, "b-1", "0.1", clock))
+            await world.settle()
+        wanted = [parse_wanted(one.payload) for one in world.broker.published if one.topic == WANTED_TOPIC]
+        assert wanted == [2], "once: after that each record says it"
+        hear(world, lines[2:])
+        await world.settle()
+        assert world.state.store.ledger_lines("gw-a") == lines, "and it has all of them again"
 
     play(tmp_path, home, act)
