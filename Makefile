@@ -75,7 +75,9 @@ test: setup apt-test check ## every test: the checks above, then services, fault
 	$(BIN)/python -m pytest -q -n 2 -m slow tests/contract tests/unit
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/service tests/faults tests/browser
 
-wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, attacks
+wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, sslyze
+	@[ -x $(VENV)/tls/bin/python ] || $(PYTHON) -m venv $(VENV)/tls
+	@$(VENV)/tls/bin/python -m pip install -q --require-hashes -r requirements/tls.lock >&2
 	$(BIN)/python -m pytest -q -s tests/wizard
 
 fuzz: $(STAMP) ## hostile bytes at every door for FUZZ_S seconds (default 60)

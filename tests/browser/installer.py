@@ -53,10 +53,15 @@ class Installer:
         await expect(self.page.locator("main")).to_have_attribute("data-step", step, timeout=limit_s * 1000)
         await self.look(step)
 
+    async def language(self) -> str | None:
+        return await self.page.locator("html").get_attribute("lang")
+
     async def look(self, name: str) -> None:
         self.looked_at += 1
         if self.shots is not None:
-            await self.page.screenshot(path=self.shots / f"{self.looked_at:02}-{name}.png", full_page=True)
+            await self.page.screenshot(
+                path=self.shots / f"{await self.language()}-{self.looked_at:02}-{name}.png", full_page=True
+            )
         if self.has_script:
             # In a world of its own: the page's own policy lets no foreign script in.
             await self.page.evaluate(axe_source())

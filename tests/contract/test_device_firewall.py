@@ -116,6 +116,8 @@ def test_set_up_mode_opens_its_ports_and_closes_them_again(walls: None) -> None:
         sh(f"{DOOR} close", HOME)
     assert tried(OUTSIDE, *ports) == [False] * 5
     assert tried(HOME, *outward) == [False] * 3
+    for chain in ("setup_in", "setup_out"):  # the one without the other is not seen from outside
+        assert "accept" not in sh(f"nft list chain inet tillsyn {chain}", HOME)
 
 
 def test_a_device_that_was_never_enrolled_speaks_to_no_centre(walls: None) -> None:
