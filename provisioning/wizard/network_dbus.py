@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from dbus_fast import BusType, DBusError, Variant
@@ -23,7 +24,7 @@ PATH: Final = "/org/freedesktop/NetworkManager"
 _OWN: Final = "tillsyn-setup"
 """The device's own access point."""
 _ETHERNET, _WIFI = 1, 2
-_ACTIVATED, _FAILED, _DISCONNECTED = 100, 120, 30
+_ACTIVATED, _FAILED, _DISCONNECTED, _PREPARE = 100, 120, 30, 40
 _PORTAL = 2
 _REASONS: Final[dict[int, Joining]] = {
     5: Joining.NO_ADDRESS,  # IP_CONFIG_UNAVAILABLE
@@ -40,8 +41,12 @@ _REASONS: Final[dict[int, Joining]] = {
 }
 _KEY_MGMT_PSK, _KEY_MGMT_SAE, _KEY_MGMT_802_1X = 0x100, 0x400, 0x200
 _PRIVACY = 0x1
+_ADDRESSES: Final = {
+    "ipv4": {"method": Variant("s", "auto"), "dhcp-timeout": Variant("i", 25)},
+    "ipv6": {"method": Variant("s", "auto"), "ra-timeout": Variant("i", 25)},
+}
+"""NetworkManager's own patience is 45 s, as long as a try may take: it would never come to say what was missing."""
 SCAN_S: Final = 6.0
-POLL_S: Final = 0.2
 PORTAL_PATIENCE_S: Final = 5.0
 
 
@@ -50,11 +55,14 @@ class NetworkError(TransientError):
 
 
 class NmNetwork:
-    """A NetworkPort. `address` is a D-Bus address; None is the system bus."""
+    """A NetworkPort. `address` is D-Bus's; None is the system bus. `cables` are what counts as one (NMDeviceType)."""
 
-    def __init__(self, address: str | None = None, *, try_s: float = TRY_S) -> None:
+    def __init__(
+        self, address: str | None = None, *, try_s: float = TRY_S, cables: tuple[int, ...] = (_ETHERNET,)
+    ) -> None:
         self._address = address
         self._try_s = try_s
+        self._cables = cables
         self._bus: MessageBus | None = None
 
     async def look(self) -> Surroundings:
@@ -86,8 +94,7 @@ class NmNetwork:
                 "type": Variant("s", "802-11-wireless"),
             },
             "802-11-wireless": {"ssid": Variant("ay", ssid.encode()), "mode": Variant("s", "infrastructure")},
-            "ipv4": {"method": Variant("s", "auto")},
-            "ipv6": {"method": Variant("s", "auto")},
+            **_ADDRESSES,
         }
         if password is not None:
             settings["802-11-wireless-security"] = {"key-mgmt": Variant("s", "wpa-psk"), "psk": Variant("s", password)}
@@ -95,7 +102,7 @@ class NmNetwork:
 
     async def join_cable(self) -> Joining:
         """See NetworkPort.join_cable."""
-        device = await self._device(_ETHERNET)
+        device = await self._device(*self._cables)
         if device is None or not await self._has_cable():
             return Joining.NO_CABLE
         if await self._property(device, f"{NM}.Device", "state") == _ACTIVATED:
@@ -106,8 +113,7 @@ class NmNetwork:
                 "uuid": Variant("s", str(uuid.uuid4())),
                 "type": Variant("s", "802-3-ethernet"),
             },
-            "ipv4": {"method": Variant("s", "auto")},
-            "ipv6": {"method": Variant("s", "auto")},
+            **_ADDRESSES,
         }
         return await self._try(settings, device)
 
@@ -134,8 +140,9 @@ class NmNetwork:
             "ipv4": {"method": Variant("s", "shared")},
             "ipv6": {"method": Variant("s", "ignore")},
         }
-        await self._activate(settings, device, persist="volatile")
-        outcome = await self._until_settled(device)
+        async with self._changes(device) as changes:
+            await self._activate(settings, device, persist="volatile")
+            outcome = await self._until_settled(changes)
         if outcome is not Joining.JOINED:
             await self.lower_access_point()
             raise NetworkError(f"the access point did not come up ({outcome})")
@@ -157,20 +164,39 @@ class NmNetwork:
     # What a try is made of
 
     async def _try(self, settings: dict[str, dict[str, Variant]], device: str) -> Joining:
+        async with self._changes(device) as changes:
+            try:
+                connection, active = await self._activate(settings, device, persist="disk")
+            except DBusError as exc:
+                # What NetworkManager can't even begin with: a password that is too short, for example.
+                return Joining.WRONG_PASSWORD if "psk" in str(exc.text) else Joining.FAILED
+            outcome = Joining.FAILED
+            try:
+                outcome = await self._until_settled(changes)
+                if outcome is Joining.JOINED:
+                    outcome = await self._through_portal()
+            finally:
+                if outcome is not Joining.JOINED:
+                    await self._undo(connection, active)
+            return outcome
+
+    @contextlib.asynccontextmanager
+    async def _changes(self, device: str) -> AsyncIterator[asyncio.Queue[tuple[int, int]]]:
+        """The device's (state, reason) from here on, each. A look now and then would miss the one that failed: it is
+        followed by another, without a reason, within the same moment (seen with 1.42).
+        """
+        found: asyncio.Queue[tuple[int, int]] = asyncio.Queue(64)
+        proxy: Any = await self._interface(device, f"{NM}.Device")
+
+        def note(state: int, _before: int, reason: int) -> None:
+            with contextlib.suppress(asyncio.QueueFull):
+                found.put_nowait((state, reason))
+
+        proxy.on_state_changed(note)
         try:
-            connection, active = await self._activate(settings, device, persist="disk")
-        except DBusError as exc:
-            # What NetworkManager can't even begin with: a password that is too short, for example.
-            return Joining.WRONG_PASSWORD if "psk" in str(exc.text) else Joining.FAILED
-        outcome = Joining.FAILED
-        try:
-            outcome = await self._until_settled(device)
-            if outcome is Joining.JOINED:
-                outcome = await self._through_portal()
+            yield found
         finally:
-            if outcome is not Joining.JOINED:
-                await self._undo(connection, active)
-        return outcome
+            proxy.off_state_changed(note)
 
     async def _activate(self, settings: dict[str, dict[str, Variant]], device: str, *, persist: str) -> tuple[str, str]:
         options = {"persist": Variant("s", persist)}
@@ -184,19 +210,18 @@ class NmNetwork:
         with contextlib.suppress(DBusError, NetworkError):
             await self._call(connection, f"{NM}.Settings.Connection", "delete")
 
-    async def _until_settled(self, device: str) -> Joining:
-        """Watch the device until it is up, or down with a reason."""
+    async def _until_settled(self, changes: asyncio.Queue[tuple[int, int]]) -> Joining:
+        """Until the device is up, or down with a reason. What ends first, an access point, is not what was begun."""
         began = False
         try:
             async with asyncio.timeout(self._try_s):
                 while True:
-                    state, reason = await self._property(device, f"{NM}.Device", "state_reason")
+                    state, reason = await changes.get()
                     if state == _ACTIVATED:
                         return Joining.JOINED
                     if state == _FAILED or (began and state <= _DISCONNECTED):
                         return _REASONS.get(reason, Joining.FAILED)
-                    began = began or state > _DISCONNECTED
-                    await asyncio.sleep(POLL_S)
+                    began = began or _PREPARE <= state < _ACTIVATED
         except TimeoutError:
             return Joining.TOO_SLOW
 
@@ -209,7 +234,7 @@ class NmNetwork:
         return Joining.JOINED
 
     async def _has_cable(self) -> bool:
-        device = await self._device(_ETHERNET)
+        device = await self._device(*self._cables)
         if device is None:
             return False
         return bool(await self._property(device, f"{NM}.Device.Wired", "carrier"))
@@ -227,9 +252,9 @@ class NmNetwork:
         )
         return Wifi(ssid, int(await self._property(path, kind, "strength")), is_secured, is_usable)
 
-    async def _device(self, kind: int) -> str | None:
+    async def _device(self, *kinds: int) -> str | None:
         for path in await self._call(PATH, NM, "get_devices"):
-            if await self._property(path, f"{NM}.Device", "device_type") == kind:
+            if await self._property(path, f"{NM}.Device", "device_type") in kinds:
                 return str(path)
         return None
 

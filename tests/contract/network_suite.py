@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from provisioning.wizard.network_dbus import NmNetwork
+from provisioning.wizard.network_dbus import NetworkError, NmNetwork
 from provisioning.wizard.network_port import Joining
 
 HOME: Final = "Hemma på Ön"
@@ -45,6 +45,10 @@ Case = Callable[[Home], Awaitable[None]]
 CASES: dict[str, Case] = {}
 
 
+def _is(outcome: Joining, expected: Joining) -> None:
+    assert outcome is expected, outcome
+
+
 def case(work: Case) -> Case:
     CASES[work.__name__.replace("_", "-")] = work
     return work
@@ -64,14 +68,14 @@ async def what_is_around_is_found(home: Home) -> None:
 
 @case
 async def a_home_is_joined_with_its_password(home: Home) -> None:
-    assert await home.network.join_wifi(HOME, PASSWORD) is Joining.JOINED
+    _is(await home.network.join_wifi(HOME, PASSWORD), Joining.JOINED)
     assert await home.joined() == HOME
     assert await home.kept() == 1
 
 
 @case
 async def a_newer_one_too(home: Home) -> None:
-    assert await home.network.join_wifi(NEWER, PASSWORD) is Joining.JOINED
+    _is(await home.network.join_wifi(NEWER, PASSWORD), Joining.JOINED)
     assert await home.joined() == NEWER
 
 
@@ -96,8 +100,8 @@ _fails("a-page-to-log-in-at-is-said", HOTEL, None, Joining.PORTAL)
 
 @case
 async def after_a_failure_the_right_one_is_joined(home: Home) -> None:
-    assert await home.network.join_wifi(HOME, "fel lösenord") is Joining.WRONG_PASSWORD
-    assert await home.network.join_wifi(HOME, PASSWORD) is Joining.JOINED
+    _is(await home.network.join_wifi(HOME, "fel lösenord"), Joining.WRONG_PASSWORD)
+    _is(await home.network.join_wifi(HOME, PASSWORD), Joining.JOINED)
     assert await home.kept() == 1
 
 
@@ -125,10 +129,10 @@ async def from_the_own_access_point_into_the_home_and_back_after_a_failure(home:
     """The wizard's own way: look, raise, try, raise again, join."""
     await home.network.look()
     await home.network.raise_access_point(*OWN)
-    assert await home.network.join_wifi(HOME, "fel lösenord") is Joining.WRONG_PASSWORD
+    _is(await home.network.join_wifi(HOME, "fel lösenord"), Joining.WRONG_PASSWORD)
     await home.network.raise_access_point(*OWN)
     assert await home.access_point() == OWN[0]
-    assert await home.network.join_wifi(HOME, PASSWORD) is Joining.JOINED
+    _is(await home.network.join_wifi(HOME, PASSWORD), Joining.JOINED)
     await home.network.lower_access_point()
     assert await home.joined() == HOME
     assert await home.access_point() is None
@@ -138,19 +142,40 @@ async def from_the_own_access_point_into_the_home_and_back_after_a_failure(home:
 async def without_a_cable_that_is_said(home: Home) -> None:
     await home.plug("none")
     assert not (await home.network.look()).has_cable
-    assert await home.network.join_cable() is Joining.NO_CABLE
+    _is(await home.network.join_cable(), Joining.NO_CABLE)
 
 
 @case
 async def a_cable_is_used(home: Home) -> None:
     await home.plug("up")
     assert (await home.network.look()).has_cable
-    assert await home.network.join_cable() is Joining.JOINED
-    assert await home.network.join_cable() is Joining.JOINED
+    _is(await home.network.join_cable(), Joining.JOINED)
+    _is(await home.network.join_cable(), Joining.JOINED)
 
 
 @case
 async def a_cable_without_an_address_is_said(home: Home) -> None:
     await home.plug("no-address")
-    assert await home.network.join_cable() is Joining.NO_ADDRESS
+    outcome = await home.network.join_cable()
+    assert outcome is Joining.NO_ADDRESS, outcome
     assert await home.kept() == 0
+
+
+WITHOUT_RADIO: dict[str, Case] = {}
+"""For a device that has no radio, or none that works."""
+
+
+async def _nothing_is_in_the_air(home: Home) -> None:
+    assert (await home.network.look()).wifis == ()
+    _is(await home.network.join_wifi(HOME, PASSWORD), Joining.NOT_FOUND)
+    try:
+        await home.network.raise_access_point(*OWN)
+    except NetworkError:
+        pass
+    else:
+        raise AssertionError("an access point without a radio")
+    await home.network.lower_access_point()
+
+
+WITHOUT_RADIO["without-a-radio-nothing-is-in-the-air"] = _nothing_is_in_the_air
+CABLE_CASES: Final = ("without-a-cable-that-is-said", "a-cable-is-used", "a-cable-without-an-address-is-said")

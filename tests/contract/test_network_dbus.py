@@ -110,14 +110,14 @@ def test_a_network_that_never_settles_is_given_up(bus):
     with_network(bus, air, work)
 
 
-def test_without_a_radio_there_is_nothing_in_the_air(bus):
-    async def work(network: NmNetwork) -> None:
-        assert (await network.look()).wifis == ()
-        assert await network.join_wifi("Hemma", PASSWORD) is Joining.NOT_FOUND
-        with pytest.raises(NetworkError):
-            await network.raise_access_point("tillsyn-ab12", "0A830N5F22N2")
+@pytest.mark.parametrize("name", network_suite.WITHOUT_RADIO)
+def test_without_a_radio_too(bus, name):
+    air = Air(has_radio=False)
 
-    with_network(bus, Air(has_radio=False), work)
+    async def work(network: NmNetwork) -> None:
+        await network_suite.WITHOUT_RADIO[name](FakeHome(network, air))
+
+    with_network(bus, air, work)
 
 
 def test_without_networkmanager_that_is_said(bus):

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from dbus_fast import DBusError, PropertyAccess, Variant
 from dbus_fast.aio import MessageBus
 from dbus_fast.annotations import DBusSignature
-from dbus_fast.service import ServiceInterface, dbus_method, dbus_property
+from dbus_fast.service import ServiceInterface, dbus_method, dbus_property, dbus_signal
 
 NM = "org.freedesktop.NetworkManager"
 PATH = "/org/freedesktop/NetworkManager"
@@ -86,6 +86,17 @@ class _Device(ServiceInterface):
         super().__init__(f"{NM}.Device")
         self._kind = kind
         self.state = (DISCONNECTED, 0)
+
+    def become(self, state: int, reason: int) -> None:
+        """Change, and say so. What has failed is disconnected in the same moment, as with the real one."""
+        before, self.state = self.state[0], (state, reason)
+        self.StateChanged(state, before, reason)
+        if state == FAILED:
+            self.become(DISCONNECTED, 0)
+
+    @dbus_signal()
+    def StateChanged(self, state: int, before: int, reason: int) -> Annotated[Any, DBusSignature("uuu")]:
+        return [state, before, reason]
 
     @dbus_property(access=PropertyAccess.READ)
     def DeviceType(self) -> U:
@@ -186,7 +197,7 @@ class _Manager(ServiceInterface):
     def DeactivateConnection(self, active: O):
         for device in self.devices.values():
             if device.state[0] == ACTIVATED:
-                device.state = (DISCONNECTED, 39)
+                device.become(DISCONNECTED, 39)
         self.air.access_point = self.air.joined = None
         self._portal = False
         self._active = [one for one in self._active if one != active]
@@ -210,7 +221,7 @@ class _Manager(ServiceInterface):
         active = f"{PATH}/ActiveConnection/{self._number}"
         self._bus.export(active, _Active(plain["connection"]["id"], path))
         self._active = [active]  # one at a time on one device
-        self.devices[device].state = (PREPARE, 0)
+        self.devices[device].become(PREPARE, 0)
         self.air.access_point = self.air.joined = None
         task = asyncio.get_running_loop().create_task(self._play(plain, device))
         self._tasks.add(task)
@@ -222,7 +233,7 @@ class _Manager(ServiceInterface):
         device, radio = self.devices[path], settings.get("802-11-wireless")
         if radio is not None and radio["mode"] == "ap":
             self.air.access_point = bytes(radio["ssid"]).decode()
-            device.state = (ACTIVATED, 0)
+            device.become(ACTIVATED, 0)
             return
         if radio is None:
             name, does = "cable", self.air.cable
@@ -235,13 +246,14 @@ class _Manager(ServiceInterface):
         self._portal = does == "portal"
         match does:
             case "up" | "portal":
-                device.state, self.air.joined = (ACTIVATED, 0), name
+                self.air.joined = name
+                device.become(ACTIVATED, 0)
             case "wrong":
-                device.state = (FAILED, 8)
+                device.become(FAILED, 8)
             case "no-address":
-                device.state = (FAILED, 5)
+                device.become(FAILED, 5)
             case "gone":
-                device.state = (FAILED, 53)
+                device.become(FAILED, 53)
             case _:
                 pass  # it never settles
 
