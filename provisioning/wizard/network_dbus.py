@@ -73,14 +73,20 @@ class NmNetwork:
             with contextlib.suppress(DBusError):  # a scan was under way: its result is as good
                 await self._call(device, f"{NM}.Device.Wireless", "request_scan", {})
                 await asyncio.sleep(min(SCAN_S, self._try_s / 8))
-            for path in await self._call(device, f"{NM}.Device.Wireless", "get_all_access_points"):
-                with contextlib.suppress(DBusError, NetworkError):  # it went out of sight in the meantime
-                    found = await self._access_point_facts(path)
-                    known = wifis.get(found.ssid)
-                    if found.ssid and (known is None or known.strength < found.strength):
-                        wifis[found.ssid] = found
+            wifis = await self._in_sight(device)
         ordered = sorted(wifis.values(), key=lambda wifi: (-wifi.strength, wifi.ssid))
         return Surroundings(tuple(ordered), await self._has_cable())
+
+    async def _in_sight(self, device: str) -> dict[str, Wifi]:
+        """By name, the strongest of each."""
+        wifis: dict[str, Wifi] = {}
+        for path in await self._call(device, f"{NM}.Device.Wireless", "get_all_access_points"):
+            with contextlib.suppress(DBusError, NetworkError):  # it went out of sight in the meantime
+                found = await self._access_point_facts(path)
+                known = wifis.get(found.ssid)
+                if found.ssid and (known is None or known.strength < found.strength):
+                    wifis[found.ssid] = found
+        return wifis
 
     async def join_wifi(self, ssid: str, password: str | None) -> Joining:
         """See NetworkPort.join_wifi."""
@@ -98,7 +104,11 @@ class NmNetwork:
         }
         if password is not None:
             settings["802-11-wireless-security"] = {"key-mgmt": Variant("s", "wpa-psk"), "psk": Variant("s", password)}
-        return await self._try(settings, device)
+        outcome = await self._try(settings, device)
+        if outcome is Joining.NOT_FOUND and password is not None and ssid in await self._in_sight(device):
+            # A WPA3 network that was given a wrong password is "not found", says 1.42, while it stands in its own list.
+            return Joining.WRONG_PASSWORD
+        return outcome
 
     async def join_cable(self) -> Joining:
         """See NetworkPort.join_cable."""

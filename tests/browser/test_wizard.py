@@ -184,7 +184,6 @@ async def a_hostile_page_in_the_same_browser(one: Installer) -> None:
     with pytest.raises(Error, match="ERR_HTTP_RESPONSE_CODE_FAILURE"):  # 421, and not a byte of a page
         await page.goto(f"https://{EVIL}:{device.wizard_port}/")
     assert answers == [421]
-    assert "<main" not in await page.content()
     await page.close()
     assert (device.directory / "setup" / "progress.json").read_bytes() == before
     assert one.running.air.tries == []

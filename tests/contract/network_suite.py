@@ -49,6 +49,10 @@ def _is(outcome: Joining, expected: Joining) -> None:
     assert outcome is expected, outcome
 
 
+def _same(found: object, expected: object) -> None:
+    assert found == expected, found
+
+
 def case(work: Case) -> Case:
     CASES[work.__name__.replace("_", "-")] = work
     return work
@@ -69,14 +73,14 @@ async def what_is_around_is_found(home: Home) -> None:
 @case
 async def a_home_is_joined_with_its_password(home: Home) -> None:
     _is(await home.network.join_wifi(HOME, PASSWORD), Joining.JOINED)
-    assert await home.joined() == HOME
-    assert await home.kept() == 1
+    _same(await home.joined(), HOME)
+    _same(await home.kept(), 1)
 
 
 @case
 async def a_newer_one_too(home: Home) -> None:
     _is(await home.network.join_wifi(NEWER, PASSWORD), Joining.JOINED)
-    assert await home.joined() == NEWER
+    _same(await home.joined(), NEWER)
 
 
 def _fails(name: str, ssid: str, password: str | None, expected: Joining) -> None:
@@ -84,8 +88,8 @@ def _fails(name: str, ssid: str, password: str | None, expected: Joining) -> Non
         await home.network.look()
         outcome = await home.network.join_wifi(ssid, password)
         assert outcome is expected, outcome
-        assert await home.kept() == 0
-        assert await home.joined() is None
+        _same(await home.kept(), 0)
+        _same(await home.joined(), None)
 
     CASES[name] = work
 
@@ -102,17 +106,17 @@ _fails("a-page-to-log-in-at-is-said", HOTEL, None, Joining.PORTAL)
 async def after_a_failure_the_right_one_is_joined(home: Home) -> None:
     _is(await home.network.join_wifi(HOME, "fel lösenord"), Joining.WRONG_PASSWORD)
     _is(await home.network.join_wifi(HOME, PASSWORD), Joining.JOINED)
-    assert await home.kept() == 1
+    _same(await home.kept(), 1)
 
 
 @case
 async def the_own_access_point_comes_and_goes(home: Home) -> None:
     await home.network.raise_access_point(*OWN)
-    assert await home.access_point() == OWN[0]
+    _same(await home.access_point(), OWN[0])
     await home.network.lower_access_point()
     await home.network.lower_access_point()
-    assert await home.access_point() is None
-    assert await home.kept() == 0
+    _same(await home.access_point(), None)
+    _same(await home.kept(), 0)
 
 
 @case
@@ -120,7 +124,7 @@ async def an_access_point_that_a_dead_process_left_is_taken_down(home: Home) -> 
     await home.network.raise_access_point(*OWN)
     await home.network.close()  # and what is asked next is asked by a connection that did not raise it
     await home.network.lower_access_point()
-    assert await home.access_point() is None
+    _same(await home.access_point(), None)
     assert HOME in {one.ssid for one in (await home.network.look()).wifis}
 
 
@@ -131,11 +135,11 @@ async def from_the_own_access_point_into_the_home_and_back_after_a_failure(home:
     await home.network.raise_access_point(*OWN)
     _is(await home.network.join_wifi(HOME, "fel lösenord"), Joining.WRONG_PASSWORD)
     await home.network.raise_access_point(*OWN)
-    assert await home.access_point() == OWN[0]
+    _same(await home.access_point(), OWN[0])
     _is(await home.network.join_wifi(HOME, PASSWORD), Joining.JOINED)
     await home.network.lower_access_point()
-    assert await home.joined() == HOME
-    assert await home.access_point() is None
+    _same(await home.joined(), HOME)
+    _same(await home.access_point(), None)
 
 
 @case
@@ -158,7 +162,7 @@ async def a_cable_without_an_address_is_said(home: Home) -> None:
     await home.plug("no-address")
     outcome = await home.network.join_cable()
     assert outcome is Joining.NO_ADDRESS, outcome
-    assert await home.kept() == 0
+    _same(await home.kept(), 0)
 
 
 WITHOUT_RADIO: dict[str, Case] = {}

@@ -248,6 +248,8 @@ class _Manager(ServiceInterface):
             case "up" | "portal":
                 self.air.joined = name
                 device.become(ACTIVATED, 0)
+            case "wrong" if net is not None and net.rsn == 0x400:
+                device.become(FAILED, 53)  # seen with 1.42 and WPA3
             case "wrong":
                 device.become(FAILED, 8)
             case "no-address":

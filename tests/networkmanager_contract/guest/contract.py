@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,16 +49,18 @@ class RealHome:
         return len([line for line in found if "loopback" not in line])
 
     async def joined(self) -> str | None:
-        return self._ssid("managed") if "Connected" in run("iw", "dev", "wlan0", "link") else None
+        return self._ssid("managed")
 
     async def access_point(self) -> str | None:
         return self._ssid("AP")
 
     def _ssid(self, kind: str) -> str | None:
+        """Of the radio, as the kernel has it: nothing that NetworkManager says of itself."""
         facts = dict(line.strip().partition(" ")[::2] for line in run("iw", "dev", "wlan0", "info").splitlines())
         if facts.get("type") != kind or "ssid" not in facts:
             return None
-        return facts["ssid"].encode("latin-1").decode("unicode_escape").encode("latin-1").decode()
+        # iw spells what is not ASCII as \\xNN.
+        return re.sub(rb"\\x(..)", lambda found: bytes.fromhex(found[1].decode()), facts["ssid"].encode()).decode()
 
     async def plug(self, cable: str) -> None:
         if not IN_GUEST:
