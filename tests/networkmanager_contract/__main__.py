@@ -31,7 +31,7 @@ LEFT_OUT = {"perl", "perl5", "perl-base", "gconv", "bash-completion", "hwmon", "
 LEFT_OUT |= {"comedi", "mtd", "video", "target", "block", "i2c", "isdn", "mmc", "nvme", "power", "boot"}
 """Folders of the Debian that the guest has no use for: it is unpacked into memory at each start."""
 USERS = {
-    "passwd": "root:*:0:0:root:/root:/bin/sh\nmessagebus:*:100:101::/nonexistent:/bin/false\n"
+    "passwd": "root:*:0:0:root:/:/bin/sh\nmessagebus:*:100:101::/nonexistent:/bin/false\n"
     "nobody:*:65534:65534::/nonexistent:/bin/false\n",
     "group": "root:*:0:\nmessagebus:*:101:\nnetdev:*:102:\ndip:*:103:\nnogroup:*:65534:\n",
 }
