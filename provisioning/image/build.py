@@ -509,8 +509,8 @@ def largest(path: Path, count: int = 10) -> list[tuple[int, str]]:
 
 
 def _compile(root: Path, *places: str) -> None:
-    # A pyc that names its source's time would be stale: the file system gives every file one time. One process, so
-    # that the interpreter's state, which gets into the bytes, is the same each time.
+    # A pyc that names its source's time would be stale: the file system gives every file one time. One process for a
+    # part, so that the interpreter's state, which gets into the bytes, is the same each time.
     command = ["env", "PYTHONHASHSEED=0", "python3.13", "-I", "-m", "compileall", "-q", "-f"]
     _chroot(root, *command, "--invalidation-mode", "unchecked-hash", "-x", "/(lib2to3|bad_coding)/", *places)
 
