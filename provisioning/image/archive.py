@@ -54,13 +54,13 @@ def host_mirror(main: str | None = None, security: str | None = None) -> Mirror:
 
 
 def resolve(
-    names: Sequence[str], *, suite: str, architecture: str, mirror: Mirror, cache: Path
+    names: Sequence[str], *, suite: str, architecture: str, mirror: Mirror, cache: Path, alone: bool = False
 ) -> tuple[LockedPackage, ...]:
-    """What apt would install today for `names` and everything essential, downloaded and measured.
+    """What apt would install today for `names` and everything essential, downloaded and measured. `alone`: only these.
 
     Raises RecipeError when apt can't, ImageMismatchError when a download isn't what the signed index said.
     """
-    environment = _apt(suite, architecture, mirror, cache / "apt")
+    environment = _apt(suite, architecture, mirror, cache / f"apt-{architecture}")
     _run(["apt-get", "-q", "update"], environment)
     listed = _run(
         ["apt-get", "install", "--print-uris", "-qq", "--no-install-recommends", "?essential", *names], environment
@@ -69,6 +69,8 @@ def resolve(
     for uri, _, size, sha256 in _URI_LINE.findall(listed):
         archive = "security" if uri.startswith(mirror.security + "/") else "main"
         path = uri[len(mirror.of(archive)) + 1 :]
+        if alone and path.rsplit("/", 1)[1].split("_")[0] not in names:
+            continue
         draft = LockedPackage("x", "0", "all", sha256, int(size), archive, path, "x", "0")
         packages.append(_measured(draft, fetch(draft, mirror, cache / "debs")))
     if not packages:

@@ -33,6 +33,16 @@ from provisioning.image.lock import LockedPackage
 from provisioning.image.profile import RECIPE, TREE, Profile, wanted
 
 RELEASE: Final = "release"
+COMPILER: Final = (
+    "libc6",
+    "libexpat1",
+    "libpython3.13-minimal",
+    "libpython3.13-stdlib",
+    "python3.13-minimal",
+    "zlib1g",
+)
+"""What makes the byte code on an amd64 host, in the versions that the image has."""
+COMPILER_LOCK: Final = RECIPE / "lock" / "compiler-amd64.debs"
 VARIANTS: Final = (RELEASE, "developer")
 SITE: Final = "usr/lib/tillsyn/site"
 """Where the wheels and our own package are on the device."""
@@ -135,7 +145,22 @@ def make_lock(setting: Setting) -> tuple[LockedPackage, ...]:
     setting.lock_path.parent.mkdir(exist_ok=True)
     head = f"{profile.title}: every Debian package of the {setting.variant} image. Made by `make image-lock`."
     setting.lock_path.write_text(lock.render(every, head=head))
+    write_compiler_lock(setting)
     return every
+
+
+def write_compiler_lock(setting: Setting) -> None:
+    """Resolve what makes the byte code. Raises RecipeError."""
+    packages = archive.resolve(
+        COMPILER,
+        suite=setting.profile.suite,
+        architecture="amd64",
+        mirror=setting.mirror,
+        cache=setting.cache,
+        alone=True,
+    )
+    head = "What makes the byte code on an amd64 host; nothing of it is in the image. Made by `make image-lock`."
+    COMPILER_LOCK.write_text(lock.render(packages, head=head))
 
 
 def _is_kernel(package: LockedPackage) -> bool:
@@ -165,7 +190,8 @@ def build(setting: Setting) -> dict[str, Any]:
     with _told("our own package, units, users, settings"):
         _own_package(setting, root)
         _overlay(setting, root)
-        _compile(root, f"/{SITE}/gateway")
+        with _compiler(setting, root) as python:
+            _compile(root, python, f"/{SITE}/gateway")
     _write_sizes(setting, packages, work, root)
     with _told("root file system and its hash tree"):
         root_image, verity = _root_image(setting, root, work)
@@ -217,6 +243,7 @@ def _stage(setting: Setting, packages: Sequence[LockedPackage], work: Path, root
     installed = [p for p in packages if not _is_kernel(p)]
     made_of = "".join(f"{p.sha256}\n" for p in installed) + _wheels_lock(setting).read_text()
     made_of += (RECIPE / "drop.txt").read_text() + repr(LEFT_OUT) + SITE_LEFT_OUT.pattern
+    made_of += "".join(f"{p.sha256}\n" for p in lock.read(COMPILER_LOCK))
     kept = setting.cache / f"stage-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.tar"
     root.mkdir()
     if not kept.exists():
@@ -228,12 +255,12 @@ def _stage(setting: Setting, packages: Sequence[LockedPackage], work: Path, root
             _wheels(setting, root)
         _licences(root, installed, root / "usr/share/tillsyn-licences.tar.gz")
         _trim(root)
-        with _told("byte code, under emulation"):
+        with _told("byte code"):
             packages_in = sorted(f"/{SITE}/{path.name}" for path in (root / SITE).iterdir())
             # Side by side, each always with the same files in the same order.
             parts = (["/usr/lib/python3.13"], packages_in[::2], packages_in[1::2])
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(lambda places: _compile(root, *places), parts))
+            with _compiler(setting, root) as python, ThreadPoolExecutor(len(parts)) as pool:
+                list(pool.map(lambda places: _compile(root, python, *places), parts))
         draft = kept.with_suffix(".part")
         _run(["tar", "-C", str(root), "--numeric-owner", "--sort=name", "-cpf", str(draft), "."])
         draft.rename(kept)
@@ -508,11 +535,38 @@ def largest(path: Path, count: int = 10) -> list[tuple[int, str]]:
     return sorted(((int(size), str(name)) for name, size in sizes.items()), reverse=True)[:count]
 
 
-def _compile(root: Path, *places: str) -> None:
+@contextmanager
+def _compiler(setting: Setting, root: Path) -> Iterator[list[str]]:
+    """The words that start Python inside the root while byte code is made: the same version, for this host's processor.
+
+    Byte code is the same for every processor; under emulation it took fifty times as long. On a host of the image's own
+    architecture, and where the host is none that is locked, the image's own Python does it.
+    """
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "")
+    if machine != "amd64" or setting.profile.architecture == machine:
+        yield ["/usr/bin/python3.13"]
+        return
+    place = root / "compiler"
+    packages = lock.read(COMPILER_LOCK)
+    image = {p.name: p.version for p in lock.read(setting.lock_path)}
+    for package in packages:
+        if image.get(package.name) != package.version:
+            raise RecipeError(f"{COMPILER_LOCK.name}: {package.name} is not the image's; renew with `make image-lock`")
+    try:
+        for package in packages:
+            _run(["dpkg-deb", "-x", str(archive.fetch(package, setting.mirror, setting.cache / "debs")), str(place)])
+        libraries = "/compiler/usr/lib/x86_64-linux-gnu"
+        loader = [f"{libraries}/ld-linux-x86-64.so.2", "--library-path", libraries, "--argv0", "python3.13"]
+        yield [*loader, "/compiler/usr/bin/python3.13"]
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _compile(root: Path, python: Sequence[str], *places: str) -> None:
     # A pyc that names its source's time would be stale: the file system gives every file one time. One process for a
     # part, so that the interpreter's state, which gets into the bytes, is the same each time.
-    command = ["env", "PYTHONHASHSEED=0", "python3.13", "-I", "-m", "compileall", "-q", "-f"]
-    _chroot(root, *command, "--invalidation-mode", "unchecked-hash", "-x", "/(lib2to3|bad_coding)/", *places)
+    command = [*python, "-I", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash"]
+    _chroot(root, *command, "-x", "/(lib2to3|bad_coding)/", *places)
 
 
 def _root_image(setting: Setting, root: Path, work: Path) -> tuple[Path, dict[str, Any]]:
@@ -615,6 +669,7 @@ def _chroot(root: Path, *command: str) -> str:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "SOURCE_DATE_EPOCH": os.environ["SOURCE_DATE_EPOCH"],
+        "PYTHONHASHSEED": "0",
     }
     return _run(["chroot", str(root), *command], environment)
 

@@ -66,7 +66,9 @@ def manifest(facts: dict[str, object], *, version: str) -> str:
     )
 
 
-def make_bundle(built: Path, certificate: Path, key: Path, target: Path, *, version: str | None = None) -> int:
+def make_bundle(
+    built: Path, certificate: Path, key: Path, target: Path, *, version: str | None = None, level: int = 19
+) -> int:
     """Sign the images of a build into `target`. Returns its size in bytes. Raises RecipeError or ImageMismatchError."""
     facts = read_release(built)
     if shutil.which("rauc") is None:
@@ -82,7 +84,13 @@ def make_bundle(built: Path, certificate: Path, key: Path, target: Path, *, vers
         # No keyring: this rauc would judge the signer by another purpose than the device does (codesign).
         command = ["rauc", f"--cert={certificate}", f"--key={key}"]
         done = subprocess.run(
-            [*command, "bundle", "--mksquashfs-args=-comp zstd -Xcompression-level 19", str(content), str(target)],
+            [
+                *command,
+                "bundle",
+                f"--mksquashfs-args=-comp zstd -Xcompression-level {level}",
+                str(content),
+                str(target),
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -26,7 +26,6 @@ Show = Callable[[ImageLab], Awaitable[None]]
 
 
 def all_shows(options: argparse.Namespace) -> dict[str, Show]:
-    built, signers = options.built.absolute(), options.signers.absolute()
     return {
         "first": shows.first_boot,
         "armed": shows.armed,
@@ -34,13 +33,15 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
         "walls": shows.inside,
         "restart": shows.restart,
         "cuts": lambda lab: shows.cuts(lab, options.cuts),
-        "update": lambda lab: shows.update(lab, built, signers),
-        "panics": lambda lab: shows.falls_back(lab, built, signers, "panics", shows.panics, 300.0),
+        "update": shows.update,
         "flipped": shows.flipped,
-        "unguarded": lambda lab: shows.falls_back(lab, built, signers, "unguarded", shows.unguarded, 1200.0),
+        "panics": lambda lab: shows.falls_back(lab, "panics", 300.0),
+        "unguarded": lambda lab: shows.falls_back(lab, "unguarded", 1200.0),
     }
 
 
+BUNDLES = {"update": ("good", None), "panics": ("panics", shows.panics), "unguarded": ("unguarded", shows.unguarded)}
+"""What a show installs, and what is changed in it."""
 NEEDED = ("first", "armed")
 """Before any other show."""
 
@@ -50,6 +51,9 @@ async def run(options: argparse.Namespace, names: list[str]) -> int:
     directory = Path(tempfile.mkdtemp(prefix="tillsyn-image-lab-", dir=options.scratch))
     try:
         async with running(options.built.absolute(), directory) as lab:
+            for name in names:
+                if name in BUNDLES:
+                    shows.add_bundle(lab, options.built.absolute(), options.signers.absolute(), *BUNDLES[name])
             for name, show in all_shows(options).items():
                 if name not in names and name not in NEEDED:
                     continue

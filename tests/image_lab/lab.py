@@ -45,6 +45,8 @@ class ImageLab:
     film_size: int = 0
     version: int = 0
     left: int = 0
+    bundles: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Name to the letter of its disk and its size in bytes."""
     operator: asyncio.subprocess.Process | None = None
     told: list[str] = field(default_factory=list)
 

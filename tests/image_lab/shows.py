@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.update.slot import PARTITION, Slot
+from provisioning.image import bundle
 from tests.image_lab import walls
 from tests.image_lab.card import CardError
 from tests.image_lab.enrol import WORLD
@@ -74,7 +75,7 @@ async def inside(lab: ImageLab) -> None:
 
 async def restart(lab: ImageLab) -> None:
     """A restart in order, and the marker scan while the machine is off."""
-    await lab.machine.try_order("systemctl --no-block reboot")
+    await lab.machine.ask("systemctl --no-block reboot")
     assert not await lab.machine.until_off(), "nobody asked for a try"
     facts = lab.ledger()
     lab.say(f"restarted; the ledger on the card verifies: {facts['records']} records, last {facts['kinds'][-3:]}")
@@ -117,27 +118,22 @@ async def cuts(lab: ImageLab, number: int = CUTS) -> None:
 # Updates
 
 
-def build_bundle(lab: ImageLab, built: Path, signers: Path, name: str, change: Any = None) -> Path:
-    """A bundle of the built root with a boot partition that `change` has altered."""
-    from provisioning.image import bundle
-
+def add_bundle(lab: ImageLab, built: Path, signers: Path, name: str, change: Any = None) -> None:
+    """A bundle of the built root with a boot partition that `change` has altered, as one more disk of the machine."""
     folder = lab.directory / f"bundle-{name}"
     folder.mkdir()
-    for each in ("root.img", "release.json"):
-        (folder / each).hardlink_to(built / each) if _same_disk(built, folder) else shutil.copy(built / each, folder)
-    shutil.copy(built / "boot.vfat", folder / "boot.vfat")
+    if change is None:
+        shutil.copy(built / "update.raucb", folder)
+    for each in ("root.img", "boot.vfat", "release.json"):
+        shutil.copy(built / each, folder)
+    target = folder / "update.raucb"
     if change is not None:
         change(folder / "boot.vfat", folder)
-    certificate, key = bundle.make_signer(signers, "release")
-    target = folder / "update.raucb"
-    bundle.make_bundle(folder, certificate, key, target)
-    disk = disk_of(target, lab.directory / f"{name}.disk")
-    (folder / "size").write_text(str(target.stat().st_size))
-    return disk
-
-
-def _same_disk(one: Path, other: Path) -> bool:
-    return one.stat().st_dev == other.stat().st_dev
+        certificate, key = bundle.make_signer(signers, "release")
+        bundle.make_bundle(folder, certificate, key, target, level=1)
+    (folder / "root.img").unlink()
+    lab.machine.disks.append(disk_of(target, lab.directory / f"{name}.disk"))
+    lab.bundles[name] = (chr(ord("a") + len(lab.machine.disks)), target.stat().st_size)
 
 
 def panics(boot: Path, scratch: Path) -> None:
@@ -155,24 +151,21 @@ def unguarded(boot: Path, scratch: Path) -> None:
     subprocess.run(["mcopy", "-o", "-i", str(boot), str(line), "::cmdline.txt"], check=True, capture_output=True)
 
 
-async def install(lab: ImageLab, disk: Path, size: int) -> str:
-    """By RAUC, from a disk that holds the bundle. The machine is started anew to see the disk."""
-    lab.machine.disks = [lab.machine.disks[0], disk]
-    await lab.machine.try_order("sync")
-    await lab.machine.cut()
-    await lab.power_on()
-    await lab.until_armed()
+async def install(lab: ImageLab, name: str) -> None:
+    """By RAUC, from the disk that holds the bundle."""
     await lab.until_settled()
-    await lab.machine.order(f"head -c {size} /dev/vdc >/run/update.raucb", limit_s=300.0)
+    letter, size = lab.bundles[name]
+    await lab.machine.order(f"head -c {size} /dev/vd{letter} >/run/update.raucb", limit_s=300.0)
     began_s = time.monotonic()
     said = await lab.machine.order("rauc install /run/update.raucb; rm /run/update.raucb", limit_s=900.0)
-    lab.say(f"  installed in {time.monotonic() - began_s:.0f} s of the host's time: {said.splitlines()[-1][:100]}")
-    return said
+    lab.say(
+        f"  {name}: installed in {time.monotonic() - began_s:.0f} s of the host's time: {said.splitlines()[-1][:100]}"
+    )
 
 
 async def try_it(lab: ImageLab) -> None:
     """Ask for the try and boot what the firmware then chooses."""
-    await lab.machine.try_order("/usr/lib/tillsyn/restart-into-update", limit_s=300.0)
+    await lab.machine.ask("/usr/lib/tillsyn/restart-into-update")
     assert await lab.machine.until_off(), "the firmware was not asked for a try"
     await lab.power_on(tryboot=True)
 
@@ -181,12 +174,10 @@ def booted(lab: ImageLab) -> Slot:
     return next(slot for slot, number in PARTITION.items() if number == lab.machine.number)
 
 
-async def update(lab: ImageLab, built: Path, signers: Path) -> None:
+async def update(lab: ImageLab) -> None:
     """Into the other slot, a try, good, and after a plain power-on still there."""
-    disk = build_bundle(lab, built, signers, "good")
-    size = int((lab.directory / "bundle-good" / "size").read_text())
     old = booted(lab)
-    await install(lab, disk, size)
+    await install(lab, "good")
     await try_it(lab)
     assert booted(lab) is old.other
     facts = await lab.until_armed()
@@ -199,15 +190,13 @@ async def update(lab: ImageLab, built: Path, signers: Path) -> None:
     await lab.power_on()
     assert booted(lab) is old.other
     await lab.until_armed()
-    lab.say(f"  a plain power-on after it boots slot {old.other}; ledger: {(await lab.note()) or 'nothing to tell'}")
+    lab.say(f"  a plain power-on after it boots slot {old.other}")
 
 
-async def falls_back(lab: ImageLab, built: Path, signers: Path, name: str, change: Any, limit_s: float) -> None:
+async def falls_back(lab: ImageLab, name: str, limit_s: float) -> None:
     """A bundle that is not healthy: the old slot again, by itself, and it is said."""
-    disk = build_bundle(lab, built, signers, name, change)
-    size = int((lab.directory / f"bundle-{name}" / "size").read_text())
     old = booted(lab)
-    await install(lab, disk, size)
+    await install(lab, name)
     await try_it(lab)
     assert booted(lab) is old.other
     began_s = time.monotonic()
