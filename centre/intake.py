@@ -239,7 +239,7 @@ class Intake:
         agreement = None
         if closed.next == "recheck":
             agreement = await asyncio.to_thread(agreement_at, state.store, home.gateway, home.install_epoch, now_unix_s)
-        await asyncio.to_thread(
+        is_new = await asyncio.to_thread(
             state.store.put_outcome,
             closed,
             closed_jws=jws.decode("ascii"),
@@ -251,6 +251,8 @@ class Intake:
         # Both also when the row was known: we may have died right after it was written, and pages are not shared.
         if closed.next == "handover":
             await self._hand_over(home, closed.line, closed.occasion, "not-seen")
+        if is_new and closed.why == "seal-broken":
+            await self._count(home.gateway, closed.why, always=True)
         state.events.send("closed", msgspec.to_builtins(closed))
         state.events.send("home", {"gateway": closed.gateway})
 
@@ -428,11 +430,11 @@ class Intake:
         # The name in a topic of no home of ours is a stranger's text and goes nowhere.
         await self._count(home.gateway if home else _UNKNOWN_HOME, code.value)
 
-    async def _count(self, gateway: str, code: str) -> None:
+    async def _count(self, gateway: str, code: str, *, always: bool = False) -> None:
         state = self._state
         count = await asyncio.to_thread(state.store.count_alarm, gateway, code, now_unix_s=state.clock())
         # At 1, 10, 100, … only: a flood must not push the news of real checks out of the pages' queues.
-        if str(count).strip("0") == "1":
+        if always or str(count).strip("0") == "1":
             state.events.send("alarm", {"gateway": gateway, "code": code, "count": count})
 
     @staticmethod

@@ -24,6 +24,7 @@ ENDINGS: Final = {
     "time-up": later("the agreed length was reached"),
     "lease-lapsed": later("the operator's browser fell silent"),
     "no-picture": later("there was no picture"),
+    "seal-broken": later("the picture's seal was broken on the way"),
     "resident-stopped": later("stopped by the resident"),
     "revoked": later("the operator's permission was withdrawn"),
     "camera-fault": later("fault in the camera"),

@@ -41,6 +41,8 @@ class Why(StrEnum):
     TIME_UP = "time-up"
     LEASE_LAPSED = "lease-lapsed"
     NO_PICTURE = "no-picture"
+    SEAL_BROKEN = "seal-broken"
+    """Somebody on the way is not who was signed for, or altered what went by; seen by the eye or by the browser."""
     RESIDENT_STOPPED = "resident-stopped"
     REVOKED = "revoked"
     """The operator's grant died by a new epoch while the check ran."""

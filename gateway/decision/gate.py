@@ -143,6 +143,7 @@ class CloseCheck:
     re: str
     check: str
     who: str
+    seal_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +311,9 @@ class Gate:
             case VerdictGiven(jti=jti, check=check, counter=counter, verdict=verdict):
                 self._demand_current(check, verified.kid)
                 return GiveVerdict(jti, check, counter, verdict, verified.who, verified.role)
-            case Close(jti=jti, check=check):
+            case Close(jti=jti, check=check, why=why):
                 # Anybody whom the centre lets close may do so; it needs not be the one who opened.
-                return CloseCheck(jti, check, verified.who)
+                return CloseCheck(jti, check, verified.who, seal_broken=why is not None)
             case AgreementPut(jti=jti, agreement=untrusted_agreement):
                 agreement = self._newer(parse_agreement(untrusted_agreement))
                 return TakeAgreement(jti, verified.who, verified.role, agreement, encode_agreement(agreement))

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ LOG = logging.getLogger("tillsyn.link")
 
 CONNECTING_RTO_S: Final = 0.1
 CONNECTED_RTO_S: Final = 2.0
+UDP_SEGMENT: Final = 103
+"""Source: linux/udp.h; Python's socket module has no name for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,23 @@ def interface_addresses(name: str) -> tuple[str, ...]:
     )
 
 
+def runs(datagrams: list[bytes]) -> list[list[bytes]]:
+    """The same in order, in runs that are equal in length but for a last one that may be shorter."""
+    made: list[list[bytes]] = []
+    for datagram in datagrams:
+        if made and len(made[-1][-1]) == len(made[-1][0]) >= len(datagram):
+            made[-1].append(datagram)
+        else:
+            made.append([datagram])
+    return made
+
+
 class OneWayConnection(Connection):
     """An aioice connection whose candidates are those of one way and no others."""
 
     def __init__(self, way: Way, **options: Any) -> None:
         self._addresses: list[str] = []
+        self._segmenting = isinstance(way, ByAddress)
         match way:
             case ByAddress():
                 self._addresses = list(way.addresses)
@@ -114,9 +129,36 @@ class OneWayConnection(Connection):
         pair = self._nominated.get(1)
         if pair is None:
             return
-        send, address = pair.protocol.transport.sendto, pair.remote_addr
+        transport, address = pair.protocol.transport, pair.remote_addr
+        if self._segmenting and len(datagrams) > 1:
+            datagrams = self._send_segmented(datagrams, transport, address)
         for datagram in datagrams:
-            send(datagram, address)
+            transport.sendto(datagram, address)
+
+    def _send_segmented(self, datagrams: list[bytes], transport: Any, address: tuple[str, int]) -> list[bytes]:
+        """Send what the kernel will cut apart by itself, one call for a run of equal ones; gives what is left to send.
+
+        A call for each datagram was a third of link's work. Source: udp(7), UDP_SEGMENT; Linux 4.18.
+        """
+        sock = transport.get_extra_info("socket")
+        if sock is None:
+            return datagrams
+        at = 0
+        for run in runs(datagrams):
+            if len(run) > 1:
+                size = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(run[0])))]
+                try:
+                    sock._sock.sendmsg(run, size, 0, address)  # noqa: SLF001  asyncio's wrapper hides the call
+                except BlockingIOError:
+                    pass  # a full buffer loses them, as a full line does
+                except OSError as exc:
+                    LOG.info("datagrams go one by one: %s", exc)
+                    self._segmenting = False
+                    return datagrams[at:]
+            else:
+                transport.sendto(run[0], address)
+            at += len(run)
+        return []
 
     def send_frame(self, frame: bytes) -> None:
         """Send what the eye sealed. Raises ValueError for anything else."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import secrets
 import socket
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from aiortc import (
     RTCRtpSender,
     RTCSessionDescription,
     VideoStreamTrack,
+    rtcdtlstransport,
 )
 
 from gateway.core.error import TransientError
@@ -41,6 +43,18 @@ from gateway.rate import Control, Limits
 MAX_MESSAGE_BYTES: Final = 16 * 1024
 MAX_WAITING_BYTES: Final = 16 * 1024
 """What may wait on the data channel for a slow line; a word that doesn't fit would be old when it arrived."""
+
+
+MOST_FALSE: Final = 5
+"""Datagrams in a row that are not the browser's: by then none of its own gets through as it was sent."""
+
+
+class Lost(enum.Enum):
+    """Why the picture's path ended; the values are the eye's words to the guard."""
+
+    PATH = "path-lost"
+    SEAL = "seal-broken"
+    """Who answered is not who signed, or what came was altered on its way."""
 
 
 class MediaLostError(TransientError):
@@ -60,6 +74,8 @@ class SealedConnection:
         self.remote_password: str | None = None
         self.remote_is_lite = False
         self.ice_controlling = False
+        self.lost = False
+        """The way ended; whatever fails after that proves nothing about who is at its other end."""
         self._closed = asyncio.Event()
 
     def attach(self, sock: socket.socket) -> None:
@@ -140,11 +156,44 @@ class SealedConnection:
     async def _next(self) -> bytes | media.Gathered | media.Connected | media.Failed:
         if self._path is None:
             raise ConnectionError("no media socket")
-        data = await self._path.receive()
         try:
-            return media.from_link(data)
+            got = media.from_link(await self._path.receive())
+        except ConnectionError:
+            self.lost = True
+            raise
         except ValueError as exc:
+            self.lost = True
             raise ConnectionError("not a word of the link") from exc
+        self.lost = self.lost or isinstance(got, media.Failed)
+        return got
+
+
+class _WatchedSrtp:
+    """An SRTP session's receiving half that counts what fails to be the other side's."""
+
+    def __init__(self, session: Any, on_false: Callable[[], None]) -> None:
+        self._session = session
+        self._on_false = on_false
+        self._in_a_row = 0
+
+    def unprotect(self, packet: bytes) -> bytes:
+        return self._watch(self._session.unprotect, packet)
+
+    def unprotect_rtcp(self, packet: bytes) -> bytes:
+        return self._watch(self._session.unprotect_rtcp, packet)
+
+    def _watch(self, unprotect: Callable[[bytes], bytes], packet: bytes) -> bytes:
+        try:
+            data = unprotect(packet)
+        except rtcdtlstransport.pylibsrtp.Error as exc:  # type: ignore[attr-defined]
+            # A network may well bring a packet twice; that is another error.
+            if "authentication" in str(exc):
+                self._in_a_row += 1
+                if self._in_a_row == MOST_FALSE:
+                    self._on_false()
+            raise
+        self._in_a_row = 0
+        return data
 
 
 class Peer:
@@ -159,7 +208,7 @@ class Peer:
         request_key_frame: Callable[[], None],
         on_first: Callable[[], None],
         on_message: Callable[[bytes], None],
-        on_lost: Callable[[], None],
+        on_lost: Callable[[Lost], None],
         limits: Limits | None = None,
         on_control: Callable[[Control], None] = lambda _: None,
     ) -> None:
@@ -278,9 +327,16 @@ class Peer:
     def _on_state(self) -> None:
         match self._pc.connectionState:
             case "connected":
+                dtls: Any = self.sender.transport
+                dtls._rx_srtp = _WatchedSrtp(dtls._rx_srtp, lambda: self._on_lost(Lost.SEAL))  # noqa: SLF001
                 self.connected.set()
-            case "failed" | "closed":
-                self._on_lost()
+            case "failed":
+                # DTLS fails on a living path only where the other side's certificate is not the signed one, or where
+                # the other side says so of ours.
+                is_false = self.sender.transport.state == "failed" and not self._sealed.lost
+                self._on_lost(Lost.SEAL if is_false else Lost.PATH)
+            case "closed":
+                self._on_lost(Lost.PATH)
             case _:
                 pass
 

@@ -53,7 +53,7 @@ HISTORY_PACKETS: Final = 1024
 FIRST_BURST_BYTES: Final = 48 * 1024
 """The first picture leaves at once: it is what somebody waits for, and fills a slow line's queue only once."""
 LEAST_BURST_BYTES: Final = 2400
-NAP_S: Final = 0.012
+NAP_S: Final = 0.02
 """Packets that become due within this time leave together: each waking costs more than a packet."""
 SKIP_ABOVE_S: Final = 0.5
 RESUME_BELOW_S: Final = 0.15

@@ -124,12 +124,16 @@ class VerdictGiven(Message, frozen=True):
 
 
 class Close(Message, frozen=True):
-    """End the check without a verdict. Authentic is enough, also old or repeated: the result is only safer."""
+    """End the check without a verdict. Authentic is enough, also old or repeated: the result is only safer.
+
+    `why` is said where the browser saw that the picture is not sealed to this home.
+    """
 
     KIND: ClassVar[str] = "check.close"
     aud: Audience
     jti: Id
     check: Id
+    why: Literal["seal-broken"] | None = None
 
 
 class AgreementPut(Message, frozen=True):

@@ -22,7 +22,7 @@ from gateway.edge.bench_world import BenchWorld
 from gateway.edge.camera_open import make_camera
 from gateway.edge.camera_port import CameraPort, CameraSettings
 from gateway.edge.log_systemd import start_logging
-from gateway.edge.media_aiortc import Peer
+from gateway.edge.media_aiortc import Lost, Peer
 from gateway.edge.service_systemd import (
     demand_isolation,
     demand_no_swap,
@@ -207,8 +207,8 @@ class Eye:
         if self._picture is not None:
             self._picture.follow(control)
 
-    def _lost(self) -> None:
-        self._say(frame.EyeFault("path-lost"))
+    def _lost(self, why: Lost) -> None:
+        self._say(frame.EyeFault(why.value))
 
     def _say(self, word: frame.Frame) -> None:
         with contextlib.suppress(ChannelLostError):

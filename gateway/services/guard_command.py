@@ -75,9 +75,9 @@ class Commands:
                 self.core.dispatch(machine.LeaseRenewed(counter))
             case GiveVerdict():
                 self._verdict(order, correlation)
-            case CloseCheck(re, check):
+            case CloseCheck(re, check, _, seal_broken):
                 if self.core.gate.current is not None and self.core.gate.current.check == check:
-                    self.core.dispatch(machine.Ended(Why.OPERATOR_CLOSED))
+                    self.core.dispatch(machine.Ended(Why.SEAL_BROKEN if seal_broken else Why.OPERATOR_CLOSED))
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)
             case TakeAgreement():
                 self._take_agreement(order, correlation)

@@ -127,7 +127,7 @@ class EyeSide:
                 LOG.log(
                     logging.INFO if isinstance(self.core.state, machine.Closing) else logging.ERROR, "eye: %s", code
                 )
-                why = Why.CAMERA_FAULT if code == "camera-fault" else Why.NO_PICTURE
+                why = {"camera-fault": Why.CAMERA_FAULT, "seal-broken": Why.SEAL_BROKEN}.get(code, Why.NO_PICTURE)
                 self.core.dispatch(machine.Fault(why))
             case _:
                 assert_never(got)

@@ -10,6 +10,7 @@ import shutil
 import socket
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from guard_harness import (
     AUDIENCE,
@@ -144,6 +145,26 @@ def test_a_lease_with_an_old_counter_or_of_another_key_does_not_prolong(world):
         world.lease(counter=5)
         world.lease(counter=9, person=world.person("op-2"))
     assert not world.sensor_on
+
+
+@pytest.mark.parametrize(("word", "why"), [("seal-broken", "seal-broken"), ("path-lost", "no-picture")])
+def test_what_an_eye_says_of_its_way_is_what_the_record_says(world, word, why):
+    assert world.watch()
+    world.eyes[-1].say(frame.EyeFault(word))
+    world.advance(3.0)
+    assert not world.sensor_on
+    assert last_closed(world)["why"] == why
+    assert world.reports[-1].why == why
+
+
+def test_an_operator_may_say_that_the_seal_is_broken_and_nothing_else(world):
+    assert world.watch()
+    world.deliver(world.say(Close(AUDIENCE, world.jti(), world.check, "seal-broken"), world.person()))
+    world.advance(3.0)
+    assert not world.sensor_on
+    assert last_closed(world)["why"] == "seal-broken"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"aud": AUDIENCE, "jti": "j-1", "check": "c-1", "why": "bored"}, Close)
 
 
 # Replays
