@@ -271,11 +271,10 @@ def assemble(
             chronicle.cosigned = load_cosigned(cosigned_path(config), signer.verifier, witness)
         witnessed = None if chronicle.cosigned is None else chronicle.cosigned.note
         chronicle.ledger = Ledger.open(ledger_path(config), signer, witnessed=witnessed)
-        records = read_ledger(config)
-        past = remember(config, records)
+        past = remember(config, read_ledger(config))
         chronicle.book, chronicle.standing = past.book, past.standing
         # The ledger is the only memory of set-up; one that can't be believed opens nothing, and no preview either.
-        door = door_of(records)
+        door = door_of(past.setup)
         setup_begins = config.setup_socket is not None and not door.has_begun
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)

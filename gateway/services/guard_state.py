@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +50,7 @@ BUILD_UNIX_S: Final = 1_793_491_200.0
 BROKEN_BEFORE_S: Final = 5.0
 """An attempt that ended by a fault before this much live picture may be repeated; see gateway.agreement.attempt."""
 MAX_SIGNED: Final = 256
+SIGNS: Final = frozenset({RecordKind.LIVE, RecordKind.HEARTBEAT})
 HISTORY_S: Final = LOOK_BACK_S + 24 * 3600.0
 """Attempts older than this can't matter to any occasion that may still be missed (the longest spans 20 h)."""
 
@@ -304,6 +307,8 @@ class Remembered:
     withdrawn_consents: frozenset[str] = frozenset()
     unclosed_verdict: str | None = None
     """What was signed about the check that was never closed."""
+    setup: list[StoredRecord] = field(default_factory=list)
+    """All that was said of set-up."""
 
     @classmethod
     def nothing(cls) -> Remembered:
@@ -337,9 +342,11 @@ def close_recovered(
 
 
 def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered:
-    """Walk the ledger once. Raises IntegrityError when the agreement's file is not the one that was recorded last."""
-    kept = list(records)
-    floor_unix_s = max([BUILD_UNIX_S, *(stored.body.time_lo for stored in kept if stored.body is not None)])
+    """Walk the ledger once, and keep of it what a start still needs: a ledger of years fits into the memory of a day.
+
+    Raises IntegrityError when the agreement's file is not the one that was recorded last.
+    """
+    checks = _Checks()
     digest: str | None = None
     agreement_version = trust_version = 0
     tunnel_version = 1
@@ -350,12 +357,13 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     withdrawn_consents: frozenset[str] = frozenset()
     paused_until_unix_s: float | None = None
     book, standing = OccasionBook(), Standing()
-    for stored in kept:
+    for stored in records:
         record = stored.body
         if record is None:
             continue
         if begun_unix_s is None and record.time_hi is not None:
             begun_unix_s = record.time_lo
+        checks.note(stored, record)
         book.note(record)
         standing.note(stored.seq, record)
         match record.kind:
@@ -384,13 +392,13 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
                 paused_until_unix_s = None
             case _:
                 pass
-    unclosed = unclosed_check(kept)
-    verdicts = _verdicts(kept)
+    unclosed = unclosed_check(checks.running)
+    verdicts = _verdicts(checks.running)
     return Remembered(
         agreement=_load_agreement(config, digest),
-        history=attempts(kept, floor_unix_s - HISTORY_S),
+        history=attempts(checks.recent, checks.floor_unix_s - HISTORY_S),
         local=LocalState(withdrawn=withdrawn_unix_s is not None, paused_until_unix_s=paused_until_unix_s),
-        floor_unix_s=floor_unix_s,
+        floor_unix_s=checks.floor_unix_s,
         unclosed=None if unclosed is None else unclosed.opened,
         last_seen=None if unclosed is None else unclosed.last_seen,
         book=book,
@@ -404,7 +412,49 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         withdrawn_unix_s=withdrawn_unix_s,
         withdrawn_consents=withdrawn_consents,
         unclosed_verdict=None if unclosed is None else verdicts.get(unclosed.opened.check or ""),
+        setup=checks.setup,
     )
+
+
+@dataclass(slots=True)
+class _Checks:
+    """What a walk keeps: the checks that may still matter, the one that may still run, and set-up."""
+
+    floor_unix_s: float = BUILD_UNIX_S
+    recent: deque[StoredRecord] = field(default_factory=deque)
+    running: list[StoredRecord] = field(default_factory=list)
+    """The check that was opened last, while it isn't closed: its opening, its verdicts, its newest sign of life."""
+    setup: list[StoredRecord] = field(default_factory=list)
+
+    def note(self, stored: StoredRecord, record: Record) -> None:
+        self.floor_unix_s = max(self.floor_unix_s, record.time_lo)
+        if record.kind in (RecordKind.OPENED, RecordKind.CLOSED, RecordKind.VERDICT):
+            self.recent.append(stored)
+        while self.recent and _time_lo(self.recent[0]) < self.floor_unix_s - HISTORY_S:
+            self.recent.popleft()
+        if record.kind is RecordKind.SETUP:
+            self.setup.append(stored)
+        if record.kind is RecordKind.OPENED:
+            self.running = [stored]
+        elif self.running and _check(self.running[0]) == record.check:
+            if record.kind is RecordKind.CLOSED:
+                self.running = []
+            elif record.kind in SIGNS:
+                self.running = [*(each for each in self.running if _kind(each) not in SIGNS), stored]
+            else:
+                self.running.append(stored)
+
+
+def _time_lo(stored: StoredRecord) -> float:
+    return -inf if stored.body is None else stored.body.time_lo
+
+
+def _check(stored: StoredRecord) -> str | None:
+    return None if stored.body is None else stored.body.check
+
+
+def _kind(stored: StoredRecord) -> RecordKind | None:
+    return None if stored.body is None else stored.body.kind
 
 
 def _verdicts(records: Iterable[StoredRecord]) -> dict[str, str]:
@@ -419,7 +469,7 @@ def _verdicts(records: Iterable[StoredRecord]) -> dict[str, str]:
     }
 
 
-def attempts(records: Sequence[StoredRecord], since_unix_s: float) -> list[Attempt]:
+def attempts(records: Collection[StoredRecord], since_unix_s: float) -> list[Attempt]:
     """The attempts in the ledger; one that was never closed counts as running until its recovery record is written."""
     found: dict[str, Attempt] = {}
     verdicts = _verdicts(records)
@@ -477,5 +527,6 @@ def _load_agreement(config: GuardConfig, digest: str | None) -> Agreement | None
         raise IntegrityError(f"{path.name}: {exc}") from exc
 
 
-def read_ledger(config: GuardConfig) -> list[StoredRecord]:
-    return list(read_records(ledger_path(config)))
+def read_ledger(config: GuardConfig) -> Iterable[StoredRecord]:
+    """Its records one by one, as they are asked for."""
+    return read_records(ledger_path(config))
