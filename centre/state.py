@@ -97,17 +97,19 @@ class CentreState:
         """The homes whose log can be witnessed."""
         return {
             home.gateway: Log(home.gateway, home.install_epoch, home.ledger_key)
-            for home in self.homes.values()
+            for home in list(self.homes.values())
             if home.ledger_key is not None
         }
 
     @property
     def installations(self) -> dict[str, int]:
         """Every home's install epoch."""
-        return {home.gateway: home.install_epoch for home in self.homes.values()}
+        return {home.gateway: home.install_epoch for home in list(self.homes.values())}
 
     def admit(self, home: Home) -> None:
-        """Take a home that was enrolled while the centre runs. From any thread."""
+        """Take a home that was enrolled while the centre runs. From any thread: whoever goes through `homes` does so
+        over a list of them.
+        """
         cast(dict[str, Home], self.homes)[home.gateway] = home
 
     @property

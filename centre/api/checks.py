@@ -97,7 +97,7 @@ async def grant(call: Call) -> Response:
         return error(403, "wrong-role", "Your account signs nothing, so it gets no grant.")
     now_unix_s = state.clock()
     disabled = await asyncio.to_thread(state.store.disabled, state.installations)
-    seen = {home.gateway: home for home in state.homes.values() if account.sees(home)}
+    seen = {home.gateway: home for home in list(state.homes.values()) if account.sees(home)}
     fits_by_name = len(seen) <= MAX_GRANT_HOMES
     groups = {group for home in seen.values() for group in home.groups}
     made = Grant(
@@ -240,7 +240,7 @@ async def outcomes(call: Call) -> Response:
     after = number(call.request, _AFTER)
     rows = await asyncio.to_thread(call.state.store.outcomes_after, max(0, after), limit=200)
     account = call.session.account
-    mine = {home.gateway for home in call.state.homes.values() if account.sees(home)}
+    mine = {home.gateway for home in list(call.state.homes.values()) if account.sees(home)}
     return answer([row for row in rows if row["gateway"] in mine])
 
 
