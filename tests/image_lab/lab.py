@@ -66,7 +66,7 @@ class ImageLab:
         guest = self.machine
         await guest.until("systemctl --quiet is-active tillsyn-guard && systemctl --quiet is-active tillsyn-link")
         up_s = float((await guest.order("cut -d' ' -f1 /proc/uptime")).split()[0])
-        await self.net.until_tunnel("up", 240.0)
+        await self.net.until_tunnel("up", 600.0)
         return {"armed_s": round(up_s, 1)} | await self.park_and_network()
 
     async def park_and_network(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class ImageLab:
         assert 0.0 < ended_s <= began_s, (park, network)
         return {"park_ended_s": round(ended_s, 3), "network_began_s": round(began_s, 3)}
 
-    async def until_settled(self, limit_s: float = 200.0) -> None:
+    async def until_settled(self, limit_s: float = 900.0) -> None:
         """The boot is through: no job waits, and the health gate has decided."""
         await self.machine.until(
             '! systemctl --quiet is-active tillsyn-healthy && [ -z "$(systemctl list-jobs --no-legend)" ]',
