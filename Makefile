@@ -108,6 +108,8 @@ camera-contract: $(STAMP) ## the camera's adapter against the real picamera2 and
 
 networkmanager-contract: $(STAMP) ## the wizard's network port against Debian's NetworkManager and simulated radios in QEMU (root; slow)
 	tests/networkmanager_contract/setup.sh "$(NM_CACHE)" >&2
+	$(BIN)/python -m tests.networkmanager_contract "$(NM_CACHE)" --build-only
+	$(SUDO) unshare --net --mount --pid --fork --kill-child tests/networkmanager_contract/namespace.sh "$(NM_CACHE)"
 	nice -n 19 $(BIN)/python -m tests.networkmanager_contract "$(NM_CACHE)"
 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red

@@ -143,6 +143,7 @@ def _device(device: BenchDevice, bus: str, *, isolate: bool, try_s: float) -> No
             "listen": ADDRESS,
             "port": device.wizard_port,
             "bus": bus,
+            "announce": False,
             "try_s": try_s,
             "linger_s": 4.0,
         },

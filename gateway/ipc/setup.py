@@ -137,6 +137,8 @@ class Standing(Frame, frozen=True):
     clock: Code = "floor"
     broker: bool = False
     agreement: Id | None = None
+    eye_ready: bool = False
+    """An eye stands by, its camera closed."""
     parked: bool = False
     position_deg: float = 0.0
     is_measured: bool = False

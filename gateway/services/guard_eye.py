@@ -38,6 +38,8 @@ class _Eye:
     channel: Channel[frame.ToGuardFromEye]
     idle_until_s: float
     used: bool = False
+    is_ready: bool = False
+    """Its libraries are loaded."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,11 @@ class EyeSide:
             self._media.close()
             self._media = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether an eye stands by that would show a picture without having to load anything first."""
+        return self._eye is not None and self._eye.is_ready
+
     async def prepare(self) -> None:
         """Have an eye's process at hand; connecting to its socket starts it."""
         async with self._starting:
@@ -92,6 +99,7 @@ class EyeSide:
             while True:
                 got, fds = await eye.channel.receive()
                 close_fds(fds)
+                eye.is_ready = eye.is_ready or isinstance(got, frame.Ready)
                 self._on_eye(got)
         except ChannelLostError:
             pass

@@ -249,6 +249,9 @@ class SetupSide:
             raise RefusedError(RefusalCode.NOT_AGREED, "set-up is over")
         match got:
             case setup.AskNonce():
+                if self.core.obstacle is None:
+                    # As a challenge does: loading its libraries takes a small board longer than an opening may.
+                    self.core.spawn(self.check.eye.prepare(), "prepare eye")
                 return setup.NonceIssued(self.core.gate.nonces.issue(WHO, now_s=self.core.now()))
             case setup.Preview():
                 return self._preview(got, channel)
@@ -306,6 +309,7 @@ class SetupSide:
             clock=core.gate.clock.state(core.now()).value,
             broker=self.link.up,
             agreement=None if agreement is None else agreement.agreement,
+            eye_ready=self.check.eye.is_ready,
             parked=core.mount.parked,
             position_deg=round(core.mount.position_deg, 1),
             is_measured=core.mount.measures,

@@ -29,6 +29,8 @@ class SetupConfig(Config, frozen=True):
     """Where they lie for the link, if root moves them there afterwards; `link_dir` where None."""
     bus: str | None = None
     """D-Bus address of NetworkManager's bus; the system's where None."""
+    announce: bool = True
+    """Have Avahi answer for `gw-xxxx.local` on the local network."""
     access_point: bool = True
     """Raise the device's own network while it has no other."""
     try_s: Annotated[float, Meta(ge=1, le=120)] = 45.0

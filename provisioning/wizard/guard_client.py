@@ -23,6 +23,8 @@ LOG = logging.getLogger("tillsyn.setup")
 BEAT_S: Final = 1.0
 RETRY_S: Final = 0.2
 ANSWER_S: Final = 8.0
+EYE_READY_S: Final = 20.0
+"""Below the nonce's life."""
 
 A = TypeVar("A", bound=frame.Frame)
 
@@ -95,6 +97,12 @@ class GuardClient:
     async def preview(self, offer: str) -> tuple[setup.PreviewOpened, str]:
         """Open a preview; the eye's answer. Raises GuardDeniesError, GuardAwayError."""
         nonce = await self.ask(setup.AskNonce(), setup.NonceIssued)
+        # Asking has started the eye. Only when it stands by does the opening's time begin to run; if it never does,
+        # the guard is asked all the same, and says why.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EYE_READY_S):
+                while not (await self.standing()).eye_ready:  # noqa: ASYNC110 - bounded, another process starts it
+                    await asyncio.sleep(RETRY_S)
         opened = await self.ask(setup.Preview(nonce.nonce, offer), setup.PreviewOpened)
         waiting = self._answers.setdefault(opened.check, asyncio.get_running_loop().create_future())
         try:

@@ -35,7 +35,17 @@ from provisioning.wizard import machine, paper
 from provisioning.wizard.evening import Evening
 from provisioning.wizard.guard_client import GuardAwayError, GuardDeniesError
 from provisioning.wizard.machine import ORDER, Consent, Step
-from provisioning.wizard.words import JOININGS, LINES, PREVIEWS, REFUSALS, TROUBLES, language_for, languages, say_in
+from provisioning.wizard.words import (
+    JOININGS,
+    LINES,
+    PREVIEWS,
+    REFUSALS,
+    TROUBLES,
+    language_for,
+    languages,
+    say_in,
+    value_in,
+)
 
 SESSION: Final = "__Host-setup"
 VISITOR: Final = "__Host-visitor"
@@ -190,7 +200,12 @@ class Pages:
             trouble=None if trouble is None else self._trouble(say, trouble),
             joined=None if evening.last_joining is None else say(JOININGS.get(evening.last_joining, "")),
             lines=[
-                (say(LINES[one.name][0]), one, None if one.is_good else say(LINES[one.name][1]))
+                (
+                    say(LINES[one.name][0]),
+                    one,
+                    None if one.is_good else say(LINES[one.name][1]),
+                    value_in(say, one.value or ""),
+                )
                 for one in evening.progress.line
             ],
             signed=evening.signed() if step in (Step.PROTOCOL, Step.DONE) else None,

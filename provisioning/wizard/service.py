@@ -34,6 +34,7 @@ from provisioning.wizard.evening import Evening
 from provisioning.wizard.guard_client import GuardClient
 from provisioning.wizard.keep import Keep
 from provisioning.wizard.machine import Step
+from provisioning.wizard.name_dbus import announce
 from provisioning.wizard.network_dbus import NmNetwork
 from provisioning.wizard.pages import Pages
 
@@ -92,11 +93,16 @@ class Setup:
                     group.create_task(self._evening.run(), name="evening"),
                     group.create_task(feed_watchdog(), name="watchdog"),
                 ]
+                if self._config.announce:
+                    group.create_task(self._announce(), name="name")
                 await self._doors()
                 for task in beside:
                     task.cancel()
         finally:
             await self._network.close()
+
+    async def _announce(self) -> None:
+        await announce(self._evening.stub.host, self._config.bus)
 
     async def _doors(self) -> None:
         evening = self._evening

@@ -79,6 +79,25 @@ LINES: Final = {
 }
 """What a line of the test is called, and what to do when it is not good."""
 
+VALUES: Final = {
+    "none": later("none here"),
+    "not measured": later("not measured"),
+    "not tried": later("not tried"),
+    "not told": later("not told"),
+    "connect": later("no answer"),
+    "answer": later("no answer"),
+    "tls": later("no secure connection"),
+    "certificate": later("another certificate"),
+    "broken off": later("broken off"),
+}
+"""What stands beside a result, where it is a word; in the signed protocol it stays as it is."""
+
+
+def value_in(say: Say, value: str) -> str:
+    """A line's value for a person."""
+    return say(VALUES[value]) if value in VALUES else value.removesuffix(" off")
+
+
 JOININGS: Final = {
     "wrong-password": later("The password is not right. Nothing was saved; try again."),
     "not-found": later("The network is not in sight any more. Look again, or move the device."),

@@ -1,4 +1,5 @@
-"""Start the guest that setup.sh made, follow its console, and plug its cable: `make networkmanager-contract`.
+"""The network port against the NetworkManager of a Debian: simulated radios in a guest, here; a cable, and Avahi
+for the name, in namespaces, by namespace.sh. `make networkmanager-contract` does both.
 
 The exit status is 0 when every case held in the guest.
 """
@@ -7,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -25,6 +24,7 @@ OURS = (
     "provisioning/__init__.py",
     "provisioning/wizard/__init__.py",
     "provisioning/wizard/network_dbus.py",
+    "provisioning/wizard/name_dbus.py",
     "provisioning/wizard/network_port.py",
 )
 LEFT_OUT = {"perl", "perl5", "perl-base", "gconv", "bash-completion", "hwmon", "hid", "md", "platform", "input", "ata"}
@@ -32,8 +32,8 @@ LEFT_OUT |= {"comedi", "mtd", "video", "target", "block", "i2c", "isdn", "mmc", 
 """Folders of the Debian that the guest has no use for: it is unpacked into memory at each start."""
 USERS = {
     "passwd": "root:*:0:0:root:/:/bin/sh\nmessagebus:*:100:101::/nonexistent:/bin/false\n"
-    "nobody:*:65534:65534::/nonexistent:/bin/false\n",
-    "group": "root:*:0:\nmessagebus:*:101:\nnetdev:*:102:\ndip:*:103:\nnogroup:*:65534:\n",
+    "avahi:*:110:110::/:/bin/false\nnobody:*:65534:65534::/nonexistent:/bin/false\n",
+    "group": "root:*:0:\nmessagebus:*:101:\nnetdev:*:102:\ndip:*:103:\navahi:*:110:\nnogroup:*:65534:\n",
 }
 LIMIT_S = 7200.0
 
@@ -91,28 +91,18 @@ def write_cpio(root: Path, path: Path) -> None:
         put("TRAILER!!!", 0, b"")
 
 
-def command(kernel: Path, initramfs: Path, console: Path, monitor: Path, *, accel: str, logs: bool) -> list[str]:
+def command(kernel: Path, initramfs: Path, console: Path, *, accel: str, logs: bool) -> list[str]:
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "2048"]
     words += ["-machine", "q35", "-accel", accel, "-cpu", "max" if accel == "tcg" else "kvm64"]
     words += ["-kernel", str(kernel), "-initrd", str(initramfs)]
     more = " wizard.logs" if logs else ""
     words += ["-append", f"console=ttyS0 quiet rdinit=/opt/contract/init panic=-1{more}"]
     words += ["-device", "virtio-rng-pci"]
-    # A cable with an address at its end, and one with a silent switch.
-    words += ["-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0,id=nic0,addr=0x10"]
-    words += ["-netdev", "hubport,id=n1,hubid=1", "-device", "virtio-net-pci,netdev=n1,id=nic1,addr=0x11"]
-    return [*words, "-serial", f"file:{console}", "-monitor", f"unix:{monitor},server=on,wait=off"]
+    return [*words, "-serial", f"file:{console}"]
 
 
-def set_link(monitor: Path, state: str) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(monitor))
-        sock.sendall(f"set_link nic0 {state}\n".encode())
-        time.sleep(0.2)
-
-
-def follow(process: subprocess.Popen[bytes], console: Path, monitor: Path) -> str:
-    """Print what the guest tells, and obey it, until it is off; everything that it said."""
+def follow(process: subprocess.Popen[bytes], console: Path) -> str:
+    """Print what the guest tells until it is off; everything that it said."""
     said, ends_s = "", time.monotonic() + LIMIT_S
     while process.poll() is None:
         if time.monotonic() > ends_s:
@@ -121,11 +111,7 @@ def follow(process: subprocess.Popen[bytes], console: Path, monitor: Path) -> st
         time.sleep(0.1)
         text = console.read_bytes().decode(errors="replace").replace("\r", "") if console.exists() else ""
         fresh, said = text[len(said) : text.rfind("\n") + 1], text[: text.rfind("\n") + 1]
-        for line in fresh.splitlines():
-            if found := re.match(r"host: cable (on|off)", line):
-                set_link(monitor, found[1])
-            else:
-                print(line, flush=True)
+        print(fresh, end="", flush=True)
     return said
 
 
@@ -133,16 +119,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cache", type=Path, help="the directory that setup.sh filled")
     parser.add_argument("--logs", action="store_true", help="print the guest's logs at the end")
+    parser.add_argument("--build-only", action="store_true", help="for namespace.sh")
     parser.add_argument("--accel", choices=("tcg", "kvm"), default="tcg", help="default tcg")
     options = parser.parse_args()
-    console, monitor = options.cache / "console.txt", options.cache / "monitor.sock"
-    for path in (console, monitor):
-        path.unlink(missing_ok=True)
+    console = options.cache / "console.txt"
+    console.unlink(missing_ok=True)
     kernel, initramfs = build(options.cache)
-    words = command(kernel, initramfs, console, monitor, accel=options.accel, logs=options.logs)
+    if options.build_only:
+        return 0
+    words = command(kernel, initramfs, console, accel=options.accel, logs=options.logs)
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
-        said = follow(process, console, monitor)
+        said = follow(process, console)
     finally:
         if process.poll() is None:
             process.kill()

@@ -27,7 +27,7 @@ if [ ! -e "$cache/debian/.complete" ]; then
 	rm -rf "$cache/debian" "$cache/debian.tar"
 	# "extract" resolves dependencies and unpacks; no maintainer script runs, on the host or anywhere.
 	mmdebstrap --quiet --variant=extract --include=network-manager,wpasupplicant,hostapd,dnsmasq-base,nftables \
-		--include=dbus,udev,iproute2,iw,kmod,python3,busybox-static,linux-image-amd64 \
+		--include=dbus,avahi-daemon,udev,iproute2,iw,kmod,python3,busybox-static,linux-image-amd64 \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
 		--dpkgopt='path-exclude=/usr/share/man/*' \
 		bookworm "$cache/debian.tar" "$mirror" "deb $security bookworm-security main"

@@ -85,6 +85,18 @@ def act(world: World) -> None:
     assert world.hand(ACT) is not None
 
 
+def test_whoever_will_look_has_an_eye_that_stands_by_with_its_camera_closed(world):
+    act(world)
+    assert isinstance(world.deliver(consent(world)), Accepted)
+    assert not standing(world).eye_ready
+    assert isinstance(ask(world, setup.AskNonce()), setup.NonceIssued)
+    world.advance(1.0)
+    assert standing(world).eye_ready
+    assert not world.sensor_on
+    world.advance(40.0)
+    assert not standing(world).eye_ready, "nobody used it"
+
+
 def test_neither_hand_alone_opens(world):
     act(world)
     assert not is_open(world)
