@@ -23,7 +23,7 @@ from starlette.templating import Jinja2Templates
 
 from centre import oidc, passkey
 from centre.answer import TooLargeError, answer, body_of, error
-from centre.api import checks, endpoint, handovers, openapi, operation, people, plan
+from centre.api import checks, endpoint, fleet, handovers, openapi, operation, people, plan
 from centre.boundary import Boundary
 from centre.est import Desk, enrolment_routes
 from centre.login import LoginRefusedError, by_token
@@ -33,7 +33,14 @@ from centre.words import COOKIE as LANGUAGE_COOKIE
 from centre.words import in_words, language_of, words_for_browser
 from gateway.core.catalogue import LANGUAGES
 
-ENDPOINTS: Final = (*checks.ENDPOINTS, *handovers.ENDPOINTS, *plan.ENDPOINTS, *people.ENDPOINTS, *operation.ENDPOINTS)
+ENDPOINTS: Final = (
+    *checks.ENDPOINTS,
+    *handovers.ENDPOINTS,
+    *plan.ENDPOINTS,
+    *people.ENDPOINTS,
+    *operation.ENDPOINTS,
+    *fleet.ENDPOINTS,
+)
 OIDC_COOKIE: Final = "tillsyn_oidc"
 _LANGUAGE_LIFE_S: Final = 365 * 24 * 3600
 _HERE: Final = Path(__file__).parent

@@ -44,6 +44,7 @@ from gateway.protocol.message import (
     Signal,
     TimeAsk,
     TimeStatement,
+    UpdateReport,
     Word,
 )
 from gateway.protocol.topic import ROOT, Branch, parse, topic
@@ -220,7 +221,7 @@ class Intake:
 
     async def _take_reply(self, home: Home, incoming: Incoming) -> None:
         kind = KINDS[split(incoming.payload).kind]
-        if kind not in (Challenged, Opened, Closed, MissedCheck, Accepted, Refused):
+        if kind not in (Challenged, Opened, Closed, MissedCheck, Accepted, Refused, UpdateReport):
             raise RefusedError(RefusalCode.MALFORMED, "not a reply")
         message = verify(incoming.payload, {home.device_key.kid: home.device_key}, kind)
         match message:
@@ -230,6 +231,9 @@ class Intake:
             case MissedCheck():
                 self._demand_own(home, message.gateway)
                 await self._take_missed(home, message)
+            case UpdateReport():
+                self._demand_own(home, message.gateway)
+                await self._take_update(home, message)
             case Challenged() | Opened() | Accepted() | Refused():
                 self._demand_own(home, message.gateway)
                 await self._take_answer(home, message, incoming)
@@ -255,6 +259,15 @@ class Intake:
             await self._count(home.gateway, closed.why, always=True)
         state.events.send("closed", msgspec.to_builtins(closed))
         state.events.send("home", {"gateway": closed.gateway})
+
+    async def _take_update(self, home: Home, report: UpdateReport) -> None:
+        state = self._state
+        is_new = await asyncio.to_thread(state.store.put_update_report, report, now_unix_s=state.clock())
+        if is_new and report.phase == "stale":
+            _log.warning("%s: no valid update statement for 14 days", home.gateway)
+            await self._count(home.gateway, "update-stale")
+        elif is_new and report.phase != "downloading":
+            state.events.send("update", {"gateway": home.gateway, "phase": report.phase, "why": report.why})
 
     async def _take_signal(self, home: Home, payload: bytes) -> None:
         """Who looks has it from the home itself, faster; this one is for everybody else's list."""
@@ -296,6 +309,9 @@ class Intake:
             await asyncio.to_thread(
                 store.put_refusal, home.gateway, code=message.code, re=message.re, now_unix_s=now_unix_s
             )
+        if is_first and message.re.startswith("offer-"):
+            code = message.code if isinstance(message, Refused) else None
+            await asyncio.to_thread(store.note_offer_answer, home.gateway, message.re, code, now_unix_s=now_unix_s)
         if is_first and isinstance(message, Challenged):
             await asyncio.to_thread(store.take_challenged, message, now_unix_s=now_unix_s)
             state.events.send("home", {"gateway": home.gateway})

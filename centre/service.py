@@ -29,6 +29,7 @@ from centre.missed import keep_looking, keep_reconciling
 from centre.news_postgres import SharedNews
 from centre.port import BrokerPort
 from centre.relay import read_relay
+from centre.rolling import keep_rolling
 from centre.state import Account, CentreState, Home, Provider
 from centre.store import Store
 from centre.witness import read_cosigner, read_ledger_key
@@ -214,6 +215,7 @@ async def _run_parts(
         group.create_task(keep_reconciling(state), name="reconcile")
         group.create_task(fault.keep_looking(state), name="faults")
         group.create_task(keep_delivering(state, post), name="deliveries")
+        group.create_task(keep_rolling(state, broker), name="rollouts")
         group.create_task(_serve(server, state, listening), name="http")
         if desk is not None:
             group.create_task(_enrol(desk), name="enrolment")

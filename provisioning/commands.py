@@ -8,6 +8,7 @@ from typing import Any
 
 from provisioning.authority import commands as authority
 from provisioning.factory import commands as factory
+from provisioning.fleet import commands as fleet
 from provisioning.image import commands as image
 from provisioning.wizard import commands as wizard
 
@@ -35,6 +36,7 @@ def register(commands: Any) -> None:
     demo.set_defaults(run=_demo)
     authority.register(commands)
     factory.register(commands)
+    fleet.register(commands)
     image.register(commands)
     wizard.register(commands)
 

@@ -359,3 +359,73 @@ class BrowserOptions(Answer, frozen=True):
 
     login: str
     options: dict[str, Any]
+
+
+class RingFacts(Answer, frozen=True):
+    ring: str
+    homes: int
+    status: dict[str, int] = msgspec.field(default_factory=dict)
+    """How many homes have which job execution status."""
+
+
+class RolloutPlan(Answer, frozen=True):
+    """What a rollout would do. `plan` is to be sent back to begin exactly this one."""
+
+    plan: str
+    version: str
+    compatible: str
+    statement: int
+    ring: str
+    homes: int
+    up_to_date: int
+    rings: list[RingFacts]
+    least_days: float
+    """Soaking alone, when everything goes well and nobody is waited for."""
+
+
+class RolloutFacts(Answer, frozen=True):
+    id: str
+    version: str
+    compatible: str
+    statement: int
+    status: str
+    why: str | None
+    ring: int
+    last_ring: int
+    ring_unix_s: float | None
+    approved_ring: int | None
+    approved_by: str | None
+    created_by: str
+    created_unix_s: float
+    changed_by: str | None
+    changed_unix_s: float
+    criteria: dict[str, Any]
+    rings: list[RingFacts]
+
+
+class ExecutionFacts(Answer, frozen=True):
+    gateway: str
+    ring: int
+    status: str
+    phase: str | None
+    why: str | None
+    tries: int
+    changed_unix_s: float
+
+
+class UpdateLine(Answer, frozen=True):
+    statement: int
+    version: str
+    running: str
+    phase: str
+    why: str | None
+    percent: int | None
+    at_unix_s: float
+
+
+class RolloutBegun(Answer, frozen=True):
+    id: str
+
+
+class RolloutStatus(Answer, frozen=True):
+    status: str

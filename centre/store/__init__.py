@@ -9,6 +9,7 @@ from centre.store.command import AskedOpening, CommandRows, SentAgreement
 from centre.store.desk import DeskRows
 from centre.store.draft import DraftRows
 from centre.store.enrolment import Enrolment, EnrolmentRows
+from centre.store.fleet import FleetRows
 from centre.store.handover import HandoverRows, HandoverStart
 from centre.store.home import HomeRows
 from centre.store.ledger import LedgerRow, LedgerRows, Witnessing
@@ -45,5 +46,6 @@ class Store(
     DraftRows,
     SignalRows,
     OperationRows,
+    FleetRows,
 ):
     """Everything that the centre remembers."""

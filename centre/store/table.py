@@ -379,3 +379,56 @@ LOGINS: Final = sa.Table(
     sa.Column("secret", sa.String(200), nullable=False),
     sa.Column("exp_unix_s", sa.Float, nullable=False),
 )
+ROLLOUTS: Final = sa.Table(
+    "rollouts",
+    METADATA,
+    # One update on its way to the homes. `status` is in-progress, awaiting-approval, paused, halted, completed or
+    # canceled; `ring` counts from the lab on. Rows are never deleted.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("offer_jws", sa.String(16384), nullable=False),
+    sa.Column("statement", sa.BigInteger, nullable=False, index=True),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("compatible", sa.String(64), nullable=False),
+    sa.Column("criteria_json", sa.String(2048), nullable=False),
+    sa.Column("status", sa.String(20), nullable=False, index=True),
+    sa.Column("why", sa.String(40)),
+    sa.Column("ring", sa.Integer, nullable=False),
+    sa.Column("last_ring", sa.Integer, nullable=False),
+    sa.Column("ring_unix_s", sa.Float),
+    sa.Column("approved_ring", sa.Integer),
+    sa.Column("approved_by", sa.String(64)),
+    sa.Column("created_by", sa.String(64), nullable=False),
+    sa.Column("created_unix_s", sa.Float, nullable=False),
+    sa.Column("changed_by", sa.String(64)),
+    sa.Column("changed_unix_s", sa.Float, nullable=False),
+)
+EXECUTIONS: Final = sa.Table(
+    "rollout_executions",
+    METADATA,
+    # One home of a rollout. `status` is queued, in-progress, succeeded, failed, timed-out, rejected or canceled.
+    sa.Column("rollout", sa.String(64), primary_key=True),
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("ring", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("phase", sa.String(16)),
+    sa.Column("why", sa.String(40)),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("sent_unix_s", sa.Float),
+    sa.Column("changed_unix_s", sa.Float, nullable=False),
+    sa.Column("is_seen", sa.Boolean, nullable=False),
+)
+sa.Index("executions_by_ring", EXECUTIONS.c.rollout, EXECUTIONS.c.ring, EXECUTIONS.c.status)
+UPDATE_REPORTS: Final = sa.Table(
+    "update_reports",
+    METADATA,
+    # What homes signed about their updates, the newest 200 a home.
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("gateway", sa.String(64), nullable=False, index=True),
+    sa.Column("statement", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("running", sa.String(32), nullable=False),
+    sa.Column("phase", sa.String(16), nullable=False),
+    sa.Column("why", sa.String(40)),
+    sa.Column("percent", sa.Integer),
+    sa.Column("at_unix_s", sa.Float, nullable=False),
+)

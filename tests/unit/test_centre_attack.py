@@ -87,7 +87,9 @@ BODIES: dict[str, Any] = {
 
 
 async def _ask(client: httpx.AsyncClient, endpoint: Any, **names: str) -> httpx.Response:
-    path = endpoint.path.format(**({"gateway": "gw-a", "handover": "h-hv-1", "draft": "d-1"} | names))
+    path = endpoint.path.format(
+        **({"gateway": "gw-a", "handover": "h-hv-1", "draft": "d-1", "rollout": "r-1", "act": "pause"} | names)
+    )
     more: dict[str, Any] = {}
     if endpoint.method == "POST":
         more = (

@@ -1,0 +1,24 @@
+"""A rollout over played gateways with a real broker and a real centre, small enough for every run; `make fleet-rollout`
+is the same with 2,000.
+
+Mutations that turn this red, each tried on the rules in tests/unit/test_rollout.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from provisioning.fleet.simulate import simulate
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
+
+
+def test_a_rollout_halts_at_its_threshold_resumes_and_accounts_for_every_gateway():
+    told = asyncio.run(simulate(80, failing_percent=8.0, limit_s=200.0, soak_s=1.0, silent_s=15.0))
+    assert told["accounted"] == 80
+    assert told["status"] == {"succeeded": 74, "failed": 4, "timed-out": 2}
+    assert told["halts"], "more than the threshold failed, and nothing stopped it"
+    assert all(halt["bad"] > 1 for halt in told["halts"])
+    assert told["messages_from_homes"] >= 74 * 7
