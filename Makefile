@@ -21,7 +21,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak fleet-rollout
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak fleet-rollout fleet-storm
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 # A fresh machine may still be installing something else: that is waited for.
@@ -123,6 +123,9 @@ centre-load: setup apt-test ## the centre under N simulated homes (default 1000;
 
 fleet-rollout: setup apt-test ## a rollout over N played gateways (default 2000), 3 % of them failing: figures as JSON (slow)
 	nice -n 19 $(BIN)/tillsyn fleet simulate $(if $(filter 50,$(N)),2000,$(N)) --limit-s 3600
+
+fleet-storm: setup apt-test ## N connections (default 2000), the broker restarts: a histogram, and what is lost (slow)
+	nice -n 19 $(BIN)/tillsyn fleet storm $(if $(filter 50,$(N)),2000,$(N)) --limit-s 3600
 
 lock: $(STAMP) ## renew requirements/dev.lock: every wheel by version and hash, no addresses
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -21,6 +21,14 @@ def register(commands: Any) -> None:
     play.add_argument("--failing-percent", type=float, default=3.0, metavar="P", help="default 3")
     play.add_argument("--limit-s", type=float, default=1800.0, metavar="S", help="give up after so long; default 1800")
     play.set_defaults(run=_simulate)
+    storm = acts.add_parser(
+        "storm",
+        help="N connections to a broker that is restarted: when each comes back, and whether anything is lost",
+        description="Everything is made on the spot. Exit status 0: every line of evidence has come.",
+    )
+    storm.add_argument("count", type=int, metavar="N")
+    storm.add_argument("--limit-s", type=float, default=900.0, metavar="S", help="give up after so long; default 900")
+    storm.set_defaults(run=_storm)
     for name, words in (
         ("plan", "show what a rollout of an offer would do"),
         ("start", "begin the rollout whose plan was shown"),
@@ -52,6 +60,15 @@ def _simulate(options: argparse.Namespace) -> int:
         print("tillsyn fleet simulate: N is 1 to 20000, P is 0 to 50", file=sys.stderr)
         return 2
     return simulate.main(options.count, failing_percent=options.failing_percent, limit_s=options.limit_s)
+
+
+def _storm(options: argparse.Namespace) -> int:
+    from provisioning.fleet import storm
+
+    if not 1 <= options.count <= 5000:
+        print("tillsyn fleet storm: N is 1 to 5000", file=sys.stderr)
+        return 2
+    return storm.main(options.count, limit_s=options.limit_s)
 
 
 def _ask(options: argparse.Namespace) -> int:

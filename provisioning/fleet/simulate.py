@@ -160,7 +160,7 @@ async def centre(run: Run) -> AsyncIterator[tuple[asyncio.subprocess.Process, st
         )  # fmt: skip
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(900):
             line = (await process.stdout.readline()).decode()
         if not line.startswith("Console: "):
             raise RuntimeError((run.folder / "centre.log").read_text()[-2000:])

@@ -11,6 +11,7 @@ import asyncio
 import pytest
 
 from provisioning.fleet.simulate import simulate
+from provisioning.fleet.storm import storm
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
@@ -22,3 +23,10 @@ def test_a_rollout_halts_at_its_threshold_resumes_and_accounts_for_every_gateway
     assert told["halts"], "more than the threshold failed, and nothing stopped it"
     assert all(halt["bad"] * 100 > 2 * halt["given"] for halt in told["halts"])
     assert told["messages_from_homes"] >= 74 * 7
+
+
+def test_after_a_brokers_restart_the_homes_come_back_spread_and_nothing_is_lost():
+    told = asyncio.run(storm(40, limit_s=200.0))
+    assert told["lines_heard"] == told["lines_said"] == 40
+    assert told["connected_after"] == 40
+    assert told["most_in_one_second"] < 40, "all in the same second"
