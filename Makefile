@@ -8,6 +8,7 @@ RECORDS ?= 10000
 SECONDS ?= 600
 CAMERA_CACHE ?= $(or $(XDG_CACHE_HOME),/var/tmp)/tillsyn-camera-contract
 NM_CACHE ?= $(or $(XDG_CACHE_HOME),/var/tmp)/tillsyn-networkmanager-contract
+RAUC_CACHE ?= $(or $(XDG_CACHE_HOME),/var/tmp)/tillsyn-rauc-contract
 ONLY ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak fleet-rollout fleet-storm
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak rauc-contract fleet-rollout fleet-storm
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 # A fresh machine may still be installing something else: that is waited for.
@@ -120,6 +121,11 @@ bench: setup ## ratios, each measured against something beside it in the same ru
 
 centre-load: setup apt-test ## the centre under N simulated homes (default 1000; N="250 500 1000 2000"): waits, CPU, memory
 	$(BIN)/python -m bench.centre_load $(if $(filter 50,$(N)),1000,$(N))
+
+rauc-contract: setup apt-test ## upkeep's adapter and proxy against the real RAUC 1.13 of a Debian trixie (root; first time slow)
+	@command -v mmdebstrap >/dev/null || $(APT) mmdebstrap; } >&2
+	tests/rauc/setup.sh "$(RAUC_CACHE)" >&2
+	TILLSYN_RAUC_ROOT="$(RAUC_CACHE)/trixie" $(BIN)/python -m pytest -q tests/rauc
 
 fleet-rollout: setup apt-test ## a rollout over N played gateways (default 2000), 3 % of them failing: figures as JSON (slow)
 	nice -n 19 $(BIN)/tillsyn fleet simulate $(if $(filter 50,$(N)),2000,$(N)) --limit-s 3600

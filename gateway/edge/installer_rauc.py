@@ -27,6 +27,7 @@ PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 INSPECT_LIMIT_S: Final = 120.0
 CALL_LIMIT_S: Final = 30.0
 _WHY: Final = (
+    (r"exceeds bundle size|too small|Invalid identifier|Invalid bundle format: (Signature|Decimal)", "damaged"),
     (r"compatible", "wrong-compatible"),
     (r"min-bundle-version|version.*(lower|older|below)|bundle version", "old-version"),
     (r"format.*(not allowed|plain)|plain.*(not allowed|format)|Bundle format", "plain-format"),
@@ -35,7 +36,7 @@ _WHY: Final = (
         "unknown-signer",
     ),
     (r"signature|CMS|PKCS|content info", "bad-signature"),
-    (r"too small|size|truncated|too large|squashfs|magic|short read|unexpected end|verity|hash", "damaged"),
+    (r"size|truncated|too large|squashfs|magic|short read|unexpected end|verity|hash", "damaged"),
 )
 _TRANSIENT: Final = re.compile(
     r"(timed? ?out|connect|resolve|network|HTTP|curl|nbd|Input/output|download|stream)", re.IGNORECASE
