@@ -4,7 +4,6 @@ Mutations that turn these red, each tried:
   gate: offers verified under `trust.issuers`                 -> only the release role offers
   guard_update.take: without `records.append`                 -> an offer is recorded
   guard_update.look: `install` without `_may`                 -> nothing is allowed near an occasion
-  guard_update._may: `busy=False`                             -> nothing is allowed in a check
   guard_update.look: `eye_well=True`                          -> the eye is well only after its self-test
   guard_update._report: without `records.append`              -> what upkeep reports is recorded and signed
   guard_update._tell_stale: never                             -> fourteen days without a word
