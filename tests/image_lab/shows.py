@@ -21,6 +21,18 @@ from tests.image_lab.lab import ImageLab, enrol_card
 from tests.image_lab.machine import BOOT_LIMIT_S, disk_of
 
 CUTS = 10
+FOLDERS = {
+    "config": (0o755, 0, 0),
+    "secret": (0o700, 0, 0),
+    "guard": (0o700, 960, 960),
+    "link": (0o700, 962, 962),
+    "tunnel": (0o700, 963, 963),
+    "setup": (0o700, 964, 964),
+    "factory": (0o700, 964, 964),
+    "journal": (0o2755, 0, 999),
+    "rauc": (0o755, 0, 0),
+}
+"""Name to mode, user and group, as /usr/lib/tillsyn/data-partition makes them."""
 
 
 async def first_boot(lab: ImageLab) -> None:
@@ -37,6 +49,12 @@ async def first_boot(lab: ImageLab) -> None:
     await lab.machine.order("sync")
     await lab.machine.cut()
     lab.say(f"enrolled from outside: {enrol_card(lab)} sectors of the data partition")
+
+
+async def prepared(lab: ImageLab) -> None:
+    """In the place of the first boot: the data partition is made from outside, as the first boot would."""
+    lab.machine.card.make_data(lab.key_hex, lab.directory, FOLDERS)
+    lab.say(f"no first boot: data partition made and enrolled from outside, {enrol_card(lab)} sectors changed")
 
 
 async def armed(lab: ImageLab) -> None:
