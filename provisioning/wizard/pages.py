@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.core.boottime import boottime_s
 from gateway.ipc import setup
-from gateway.protocol.key import b64url_encode
+from provisioning.factory.word import KEY_LENGTH, make_word
 from provisioning.wizard import contact as door
 from provisioning.wizard import machine, paper
 from provisioning.wizard.evening import Evening
@@ -512,7 +512,8 @@ def _consent_of(fields: dict[str, str], who: str) -> Consent | None:
     """A drawn signature, of which only the hash is kept, or the reference of a signed paper."""
     if fields.get(f"{who}-yes") != "yes":
         return None
-    reference = f"c-{b64url_encode(secrets.token_bytes(9))}"
+    # It is read aloud to the centre: the label's alphabet, in which no two characters are taken for one another.
+    reference = f"c-{make_word(KEY_LENGTH)}"
     typed = fields.get(f"{who}-paper", "").strip()
     paper_ref = _paper_ref(typed) if typed else None
     if typed and paper_ref is None:
