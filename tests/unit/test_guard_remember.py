@@ -1,7 +1,7 @@
 """A start reads the ledger once, keeps little of it, and knows the same as one that looks at all of it together.
 
-Mutations that turn these red: all records in `recent`; a running check that is not let go when it closes; the newest
-sign of life not taken; a verdict of the running check not kept; `recent` cut at HISTORY_S / 2.
+Mutations that turn these red: a running check that is not let go when it closes; a verdict of the running check not
+kept; `recent` cut at HISTORY_S / 2; `recent` never cut.
 """
 
 from __future__ import annotations
