@@ -46,7 +46,7 @@ class Machine:
         command = ["nice", "-n", "10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]
         command += ["-machine", "q35,accel=tcg", "-cpu", "max", "-m", str(MEMORY_MIB), "-display", "none"]
         command += ["-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]
-        command += ["-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check"]
+        command += ["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]
         command += ["-serial", f"file:{self._console}", "-monitor", f"unix:{self._monitor},server=on,wait=off"]
         command += ["-device", "virtio-serial-pci", "-chardev", f"file,id=told,path={self._told}"]
         command += ["-device", "virtserialport,nr=1,chardev=told,name=told"]
