@@ -19,10 +19,12 @@ APT_TEST_PROGRAMS := chromium=chromium node=nodejs npm=npm shellcheck=shellcheck
 	systemd-analyze=systemd \
 	unshare=util-linux nsenter=util-linux ip=iproute2 pgrep=procps dbus-daemon=dbus wg=wireguard-tools \
 	wireguard-go=wireguard-go turnserver=coturn nft=nftables tcpdump=tcpdump tshark=tshark pg_ctlcluster=postgresql
+GST_PACKAGES := gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice \
+	gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-plugins-bad-1.0 python3-gi
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak camera-contract lock apt apt-test clean outbox-soak rauc-contract fleet-rollout fleet-storm
+.PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 # A fresh machine may still be installing something else: that is waited for.
@@ -43,6 +45,9 @@ apt-test: apt
 	@for pair in $(APT_TEST_PROGRAMS); do \
 		command -v $${pair%%=*} >/dev/null || missing="$$missing $${pair##*=}"; done; \
 	[ -z "$$missing" ] || $(APT) $$missing; } >&2
+
+apt-gst:
+	@dpkg-query -W $(GST_PACKAGES) >/dev/null 2>&1 || $(APT) $(GST_PACKAGES); } >&2
 
 $(STAMP): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -92,8 +97,14 @@ power-cut: $(STAMP) ## cut the power of a small guest N times under a ledger tha
 net-lab: setup apt-test ## a check through each network in namespaces, a table (root; ONLY=plain,udp-blocked)
 	$(BIN)/python -m tests.net_lab --only "$(ONLY)"
 
+media-stress: setup apt-test ## the picture at 200 ms, 5 % loss and 400 kbit/s; covered when old; stills below (root)
+	$(BIN)/python -m tests.stress
+
 check-soak: setup apt-test ## N checks in a row through the tunnel, and what they leave behind (root; slow)
 	$(BIN)/python -m tests.net_lab.soak --checks $(N)
+
+second-peer: setup apt-gst ## GStreamer's webrtcbin plays the stream in the browser's place; frames decoded, one line
+	@$(BIN)/python -m tests.second_peer
 
 outbox-soak: setup ## RECORDS records (default 10000) without a broker, processes killed in between; then once and in order
 	$(BIN)/python tests/soak/outbox.py --records $(RECORDS)
@@ -116,7 +127,7 @@ networkmanager-contract: $(STAMP) ## the wizard's network port against Debian's 
 mutations: $(STAMP) ## break the guard on purpose, one line at a time; every break must turn a test red
 	PYTHONPATH=. $(BIN)/python -m tests.mutations
 
-bench: setup ## ratios, each measured against something beside it in the same run
+bench: setup apt-gst ## ratios, each measured against something beside it in the same run
 	$(BIN)/python -m bench
 
 centre-load: setup apt-test ## the centre under N simulated homes (default 1000; N="250 500 1000 2000"): waits, CPU, memory

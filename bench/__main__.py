@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import clip, envelope, first_frame, ledger, neck, streaming, view
+from bench import clip, cut, envelope, first_frame, ledger, neck, streaming, view
 from bench.result import Result, table
 
-TOPICS = ("first-frame", "streaming", "envelope", "ledger", "view", "neck")
+TOPICS = ("first-frame", "streaming", "cut", "envelope", "ledger", "view", "neck")
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def _numbers(topics: Sequence[str], *, quick: bool) -> list[Result]:
 
 def _pictures(topics: Sequence[str], *, quick: bool) -> list[Result]:
     """What needs a running system."""
-    if not {"first-frame", "streaming"} & set(topics):
+    if not {"first-frame", "streaming", "cut"} & set(topics):
         return []
 
     async def measure() -> list[Result]:
@@ -86,6 +86,9 @@ def _pictures(topics: Sequence[str], *, quick: bool) -> list[Result]:
             results += await streaming.measure(
                 directory / "streaming", film, rounds=1 if quick else 2, seconds=3.0 if quick else 15.0
             )
+        if "cut" in topics:
+            _say("cut")
+            results += await cut.measure(directory / "cut", film, rounds=1 if quick else 3)
         return results
 
     with tempfile.TemporaryDirectory(prefix="tillsyn-bench-") as name:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,14 +41,16 @@ class Child:
         return dict(json.loads(line))
 
 
-@asynccontextmanager
-async def running(module: str, *arguments: str) -> AsyncIterator[Child]:
+def running(module: str, *arguments: str) -> AbstractAsyncContextManager[Child]:
     """Run `python -m module`; returns once it has said its first line, which means that its libraries are loaded."""
+    return running_program(sys.executable, "-m", module, *arguments)
+
+
+@asynccontextmanager
+async def running_program(*command: str) -> AsyncIterator[Child]:
+    """The same of any program that speaks so."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
+        *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1 << 20,

@@ -70,6 +70,10 @@ class TimedOperator(Operator):
         super().__init__(url, token)
         self.offer_at_s = self.answer_at_s = self.connected_at_s = 0.0
 
+    @property
+    def pc(self) -> RTCPeerConnection | None:
+        return self._pc
+
     async def _offer(self) -> str:
         self.connected_at_s = 0.0
         offer = await super()._offer()

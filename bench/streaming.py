@@ -1,13 +1,15 @@
 """What a running picture costs: CPU seconds a streamed minute, and memory.
 
 The gateway's eye and link pass a film through; beside them a bare aiortc process decodes the same film and encodes it
-with aiortc's own encoder. Only the sending processes are counted; both are received and decoded by this one.
+with aiortc's own encoder, and GStreamer's webrtcbin passes it through. Only the sending processes are counted; all are
+received and decoded by this one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -24,6 +26,9 @@ from bench.session import System, bare, system
 CPU = "2  CPU seconds a streamed minute"
 MEMORY = "3  Memory while streaming"
 AIM = 0.1
+AIM_BESIDE_GSTREAMER = 1.5
+GSTREAMER = ("/usr/bin/python3", str(Path(__file__).with_name("gst_sender.py")))
+"""Debian's interpreter, because GStreamer's binding is a package of Debian's."""
 SETTLE_S = 1.5
 """Connecting is not streaming."""
 _HOME = ("guard", "link", "eye")
@@ -55,12 +60,24 @@ async def measure(directory: Path, clip: Clip, *, rounds: int, seconds: float) -
         imported = await stack.enter_async_context(child.running("bench.bare_import"))
         film = await stack.enter_async_context(system(directory / "film", f"file:{clip.mp4}"))
         room = await stack.enter_async_context(system(directory / "room", "room"))
+        gstreamer = await _gstreamer(stack, clip)
         for _ in range(rounds):
             await _check(costs, film, "film", seconds, imported.pid)
             await _bare(costs, transcoder, "transcoded", seconds, decode=True)
             await _check(costs, room, "room", seconds)
             await _bare(costs, passer, "passed", seconds, decode=False)
+            if gstreamer is not None:
+                await _bare(costs, gstreamer, "gstreamer", seconds, decode=False)
     return [*_cpu_results(costs, clip), *_memory_results(costs)]
+
+
+async def _gstreamer(stack: AsyncExitStack, clip: Clip) -> child.Child | None:
+    """A warm sender; None where this machine has no GStreamer, which is said."""
+    try:
+        return await stack.enter_async_context(child.running_program(*GSTREAMER, str(clip.mp4)))
+    except (OSError, RuntimeError):
+        print("bench: no GStreamer with webrtcbin here (`make bench` installs it): not compared", file=sys.stderr)
+        return None
 
 
 async def _check(costs: Costs, home: System, name: str, seconds: float, imported: int | None = None) -> None:
@@ -116,6 +133,11 @@ def _cpu_results(costs: Costs, clip: Clip) -> list[Result]:
         eye, link, guard = (Side.of("", costs.cpu[f"{name} {service}"]).median for service in ("eye", "link", "guard"))
         return f"eye {eye:.2f}, link {link:.2f}; guard {guard:.2f} not counted"
 
+    beside_gstreamer = []
+    if "gstreamer" in costs.cpu:
+        ours = side("film passed through, eye + link", "film eye + link")
+        beside = side("GStreamer webrtcbin passes it", "gstreamer")
+        beside_gstreamer = [Result(CPU, "s/min", ours, beside, AIM_BESIDE_GSTREAMER)]
     speeds = ", ".join(f"{name} {Side.of('', samples).median:.1f}" for name, samples in costs.fps.items())
     transcoded = side("aiortc decodes and encodes it", "transcoded")
     return [
@@ -125,6 +147,7 @@ def _cpu_results(costs: Costs, clip: Clip) -> list[Result]:
         Result(
             CPU, "s/min", side("film passed through, eye + link", "film eye + link"), side("aiortc passes it", "passed")
         ),
+        *beside_gstreamer,
         Result(
             CPU,
             "s/min",
@@ -143,6 +166,7 @@ def _memory_results(costs: Costs) -> list[Result]:
             *((name, name) for name in _HOME),
             ("bare aiortc, passing", "passed"),
             ("bare aiortc, transcoding", "transcoded"),
+            ("GStreamer webrtcbin", "gstreamer"),
         ]
         results += [
             Result(MEMORY, "MiB", Side.of(f"{name}, {kind}", of[key]), Side.of(f"import aiortc, {kind}", of["import"]))

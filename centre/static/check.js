@@ -14,6 +14,8 @@ const RELAY_GATHER_MS = 4000;
 const MAX_CANDIDATES = 16;
 const STALE_MS = 2000;
 const CLOCK_EVERY_MS = 1000;
+const FALSE_AFTER_MS = 3000;
+const FALSE_PACKETS = 30;
 
 /** The one distinct sha-256 fingerprint of an SDP, or null. Chromium would use any other that it found. */
 export function onlyFingerprint(sdp) {
@@ -77,6 +79,31 @@ function gathered(connection, needsRelay) {
   });
 }
 
+/**
+ * A peer connection with its offer, its key and its address at the relay, made before anybody presses Start. `offer` is
+ * a promise that rejects with RefusedError; who does not use it calls `close`, which gives the address back.
+ */
+export function prepare(config, iceServers) {
+  const connection = new RTCPeerConnection({
+    iceServers,
+    iceTransportPolicy: config.ice_policy,
+    bundlePolicy: "max-bundle",
+  });
+  const channel = connection.createDataChannel("check", {ordered: true});
+  channel.binaryType = "arraybuffer";
+  const offer = (async () => {
+    h264Only(connection.addTransceiver("video", {direction: "recvonly"}));
+    const waiting = gathered(connection, config.ice_policy === "relay");
+    await connection.setLocalDescription(await connection.createOffer());
+    await waiting;
+    const tidied = tidyOffer(connection.localDescription.sdp);
+    if (onlyFingerprint(tidied) === null) throw new RefusedError("offer-fingerprint");
+    return tidied;
+  })();
+  offer.catch(() => {}); // said at Start, to whoever started
+  return {connection, channel, offer, close: () => connection.close()};
+}
+
 export class Check {
   /**
    * `on` has {sealed(fingerprint), live(), stale(isStale), view(signal), form(isStills), age(ms|null), time(leftS, maxS),
@@ -100,12 +127,13 @@ export class Check {
     this.pendingLease = Promise.resolve();
   }
 
-  /** Open the camera for `due` with the nonce of `challenge`. Throws RefusedError; nothing is left open then. */
-  async start({due, challenge, iceServers = this.config.ice_servers}) {
+  /** Open the camera for `due` with the nonce of `challenge`, over what `prepare` made; nothing is left open at its end. */
+  async start({due, challenge, prepared}) {
     const startedMs = performance.now();
     window.tillsyn = {firstFrameMs: null, frames: 0};
+    this.#attach(prepared);
     try {
-      const offer = await this.#offer(iceServers);
+      const offer = await prepared.offer;
       const opened = await command(this.operator, this.home, "check.open", {
         nonce: challenge.nonce,
         agreement: challenge.agreement,
@@ -119,7 +147,7 @@ export class Check {
       this.id = opened.check;
       const fingerprint = onlyFingerprint(opened.answer);
       if (fingerprint === null) {
-        this.#closeAtHome();
+        this.#closeAtHome("seal-broken");
         throw new RefusedError("answer-fingerprint");
       }
       this.on.sealed(fingerprint);
@@ -132,39 +160,26 @@ export class Check {
     }
   }
 
-  async #offer(iceServers) {
-    const needsRelay = this.config.ice_policy === "relay";
-    const connection = new RTCPeerConnection({
-      iceServers,
-      iceTransportPolicy: this.config.ice_policy,
-      bundlePolicy: "max-bundle",
-    });
+  #attach({connection, channel}) {
     this.connection = connection;
-    h264Only(connection.addTransceiver("video", {direction: "recvonly"}));
-    this.channel = connection.createDataChannel("check", {ordered: true});
-    this.channel.binaryType = "arraybuffer";
-    this.channel.onopen = () => {
+    this.channel = channel;
+    channel.onopen = () => {
       this.renewLease();
       this.#askClock();
       this.timers.push(setInterval(() => this.#askClock(), CLOCK_EVERY_MS));
+      this.timers.push(setInterval(() => this.#judgeSeal().catch(() => {}), CLOCK_EVERY_MS));
       this.timers.push(setInterval(() => this.renewLease(), this.leaseEveryMs ?? 5000));
     };
-    this.channel.onclose = () => this.#lost();
-    this.channel.onmessage = ({data}) => this.#hear(data);
+    channel.onclose = () => this.#lost();
+    channel.onmessage = ({data}) => this.#hear(data);
     connection.onconnectionstatechange = () => {
-      if (["failed", "closed"].includes(connection.connectionState)) this.#lost();
+      if (["failed", "closed"].includes(connection.connectionState)) this.#failed();
     };
     connection.ontrack = ({track}) => {
       this.video.srcObject = new MediaStream([track]);
       // Autoplay of a muted video is allowed; if it isn't, no frame comes, the picture stays covered and the home ends it.
       this.video.play().catch(() => {});
     };
-    const waiting = gathered(connection, needsRelay);
-    await connection.setLocalDescription(await connection.createOffer());
-    await waiting;
-    const offer = tidyOffer(connection.localDescription.sdp);
-    if (onlyFingerprint(offer) === null) throw new RefusedError("offer-fingerprint");
-    return offer;
   }
 
   /** Tell the home that somebody is looking. A page in a hidden tab isn't, and lets the check run out. */
@@ -181,8 +196,17 @@ export class Check {
 
   /** Send the operator's verdict; the check is over once the home has taken it. Throws RefusedError: not taken. */
   async giveVerdict(verdict) {
-    this.counter += 1;
-    await command(this.operator, this.home, "check.verdict", {check: this.id, counter: this.counter, verdict}, "accepted");
+    const give = () => {
+      this.counter += 1;
+      return command(this.operator, this.home, "check.verdict", {check: this.id, counter: this.counter, verdict}, "accepted");
+    };
+    try {
+      await give();
+    } catch (error) {
+      // A lease that was signed after the verdict came before it, by the shorter way.
+      if (error.code !== "stale-version" || this.isOver) throw error;
+      await give();
+    }
     this.end(null);
   }
 
@@ -192,9 +216,38 @@ export class Check {
     this.end(null);
   }
 
-  #closeAtHome() {
+  #closeAtHome(why) {
     // If this gets lost, the lease runs out: nobody renews it any more.
-    command(this.operator, this.home, "check.close", {check: this.id}, "accepted").catch(() => {});
+    command(this.operator, this.home, "check.close", {check: this.id, ...(why && {why})}, "accepted").catch(() => {});
+  }
+
+  /** DTLS fails only where the certificate is not the one that was signed, here or at the home. */
+  #failed() {
+    if (this.connection?.sctp?.transport?.state === "failed") this.#sealBroken();
+    else this.#lost();
+  }
+
+  /** What comes is not the home's. The home and the centre are told, by the signed way. */
+  #sealBroken() {
+    if (this.isOver) return;
+    if (this.id !== null) this.#closeAtHome("seal-broken");
+    this.end(new RefusedError("seal-broken"));
+  }
+
+  /** A covered picture while packets come: if none of them is the home's, they were altered on their way. */
+  async #judgeSeal() {
+    let arrived = 0;
+    let taken = 0;
+    for (const one of (await this.connection.getStats()).values()) {
+      if (one.type === "transport") arrived = one.packetsReceived ?? 0;
+      if (one.type === "inbound-rtp") taken = one.packetsReceived ?? 0;
+    }
+    const nowMs = performance.now();
+    if (!this.isStale || this.isStills || taken !== this.takenAt?.taken) {
+      this.takenAt = {taken, arrived, ms: nowMs};
+    } else if (nowMs - this.takenAt.ms > FALSE_AFTER_MS && arrived - this.takenAt.arrived > FALSE_PACKETS) {
+      this.#sealBroken();
+    }
   }
 
   #countDown(maxS) {

@@ -1,7 +1,7 @@
 // One home: its agreed checks, the challenge that is fetched before it is needed, one check at a time, and the log.
 
 import {claim, command, getIceServers, getLog, RefusedError, release} from "./api.js";
-import {Check} from "./check.js";
+import {Check, prepare} from "./check.js";
 import {byId, complain, desk, fromTemplate, may, nowMs, nowUnixS, openHome, say, setText} from "./desk.js";
 import {chosenDue, dueOf, fillPill, noteText, whenText} from "./due.js";
 import {t} from "./say.js";
@@ -163,6 +163,12 @@ function challengeAgeS() {
 
 const isChallengeFresh = (spareS) => desk.challenge !== null && challengeAgeS() < desk.challenge.message.life_s - spareS;
 
+/** Forget the challenge, and give back what was prepared for it. */
+export function dropChallenge() {
+  desk.challenge?.prepared?.close();
+  desk.challenge = null;
+}
+
 export async function fetchChallenge() {
   const home = openHome();
   if (!home || home.disabled || desk.askingFor === home.gateway || !desk.operator) return;
@@ -176,12 +182,15 @@ export async function fetchChallenge() {
       getIceServers(home.gateway),
     ]);
     if (desk.gateway !== home.gateway) return;
-    desk.challenge = {message, heardMs, iceServers};
-    desk.challengeError = null;
     Object.assign(openHome() ?? {}, {due: message.due, clock: message.clock, agreement: message.agreement, version: message.version});
+    dropChallenge();
+    // An address at the relay is asked for only where Start can be pressed.
+    const canStart = chosenDue(openHome() ?? home)?.canStart;
+    desk.challenge = {message, heardMs, iceServers, prepared: canStart ? prepare(desk.config, iceServers) : null};
+    desk.challengeError = null;
   } catch (error) {
     if (desk.gateway !== home.gateway) return;
-    desk.challenge = null;
+    dropChallenge();
     desk.challengeError = error instanceof RefusedError ? error : new RefusedError("centre-unreachable");
   } finally {
     if (desk.askingFor === home.gateway) desk.askingFor = null;
@@ -251,8 +260,8 @@ export async function start() {
     showHome();
     return;
   }
-  const {message: challenge, iceServers} = desk.challenge;
-  desk.challenge = null; // single use, whatever comes of it
+  const {message: challenge, iceServers, prepared} = desk.challenge;
+  desk.challenge = null; // single use, whatever comes of it; what was prepared is the check's now
   const check = new Check({
     operator: desk.operator,
     home,
@@ -282,7 +291,7 @@ export async function start() {
   desk.check = check;
   desk.isStarting = false;
   showHome();
-  await check.start({due, challenge, iceServers});
+  await check.start({due, challenge, prepared: prepared ?? prepare(desk.config, iceServers)});
 }
 
 /** In which form the picture comes: words only where it is not video. */

@@ -6,7 +6,7 @@ import {getConfig, getGrant, logOut, release} from "./api.js";
 import {byId, complain, desk, may, nowMs, nowUnixS, openHome, say} from "./desk.js";
 import {showHandovers} from "./handovers.js";
 import {
-  expectOutcome, fetchChallenge, giveVerdict, keepChallenge, keepClaim, showCover, showHome, showLog, start,
+  dropChallenge, expectOutcome, fetchChallenge, giveVerdict, keepChallenge, keepClaim, showCover, showHome, showLog, start,
 } from "./home.js";
 import {showHomes} from "./homes.js";
 import {forgetKey, operatorKey} from "./jws.js";
@@ -51,7 +51,8 @@ async function follow() {
   const view = wanted in VIEWS && mayView(wanted) ? wanted : firstView();
   if (gateway !== desk.gateway || view !== desk.view) {
     desk.check?.close();
-    Object.assign(desk, {gateway, view, home: null, challenge: null, challengeError: null, chosen: null, isStarting: false, claimedBy: null});
+    dropChallenge();
+    Object.assign(desk, {gateway, view, home: null, challengeError: null, chosen: null, isStarting: false, claimedBy: null});
     say("");
     byId("alarm").hidden = true;
     byId("log").replaceChildren();

@@ -331,9 +331,10 @@ class Peer:
                 dtls._rx_srtp = _WatchedSrtp(dtls._rx_srtp, lambda: self._on_lost(Lost.SEAL))  # noqa: SLF001
                 self.connected.set()
             case "failed":
-                # DTLS fails on a living path only where the other side's certificate is not the signed one, or where
-                # the other side says so of ours.
-                is_false = self.sender.transport.state == "failed" and not self._sealed.lost
+                # A handshake that was done and still failed is one with another certificate than the signed one.
+                # What else may fail in it (no cipher in common) is no attack; of ours the page says it.
+                dtls = self.sender.transport
+                is_false = dtls.state == "failed" and dtls.encrypted and not self._sealed.lost
                 self._on_lost(Lost.SEAL if is_false else Lost.PATH)
             case "closed":
                 self._on_lost(Lost.PATH)

@@ -4,7 +4,8 @@ What is simulated is the operator alone; DTLS, SRTP, ICE and the sockets are rea
 
 Mutations that turn these red, each tried: no `keep_sha256` in Peer.answer, no codec preferences, no `only_fingerprint`
 of the offer, the label not asked, `MAX_MESSAGE_BYTES` not asked, `bufferedAmount` or
-`readyState` of the channel not asked, ValueError of `say` not caught (media_aiortc.py); `connection is None` or
+`readyState` of the channel not asked, ValueError of `say` not caught, `encrypted` not asked or always taken for a lost
+path, SRTP not watched (media_aiortc.py); `connection is None` or
 `inward is None` not asked, the socket not closed, the connection not closed, all addresses gathered instead of the
 configured ones (ice_aioice.py).
 """
@@ -33,7 +34,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from gateway.edge.camera_port import CameraSettings, EncodedUnit
 from gateway.edge.h264_libx264 import Libx264Encoder
 from gateway.edge.ice_aioice import ByAddress, OneWayConnection, carry
-from gateway.edge.media_aiortc import MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, MediaLostError, Peer
+from gateway.edge.media_aiortc import MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, MOST_FALSE, Lost, MediaLostError, Peer
 from gateway.ipc import media
 from gateway.ipc.channel import pair
 from gateway.protocol import sdp
@@ -167,7 +168,7 @@ class Home:
     key_frames_asked: list[None] = field(default_factory=list)
     first: list[None] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
-    lost: list[None] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
     pump: asyncio.Task[None] | None = None
 
     async def show(self, units: list[EncodedUnit]) -> None:
@@ -198,12 +199,12 @@ async def a_home(addresses: tuple[str, ...] = (LOOPBACK,)) -> AsyncIterator[Home
     asked: list[None] = []
     first: list[None] = []
     messages: list[bytes] = []
-    lost: list[None] = []
+    lost: list[Lost] = []
     peer = Peer(
         request_key_frame=lambda: asked.append(None),
         on_first=lambda: first.append(None),
         on_message=messages.append,
-        on_lost=lambda _: lost.append(None),
+        on_lost=lost.append,
     )
     peer.attach(eye_end)
     carrying = asyncio.create_task(carry(link_end, ByAddress(tuple(addresses), relayed_only=False)))
@@ -352,6 +353,45 @@ async def _settled() -> None:
     # Transports close in the loop's next turns.
     for _ in range(20):
         await asyncio.sleep(0.005)
+
+
+def test_who_answers_with_another_certificate_than_the_signed_one_gets_nothing_and_is_said(units):
+    async def work() -> None:
+        operator, signed = Operator(), Operator()
+        try:
+            others = sdp.only_fingerprint(await signed.offer())
+            own = await operator.offer()
+            async with a_home() as home:
+                offer = own.replace(sdp.only_fingerprint(own), others)
+                assert sdp.only_fingerprint(offer) == others
+                await operator.take(await home.peer.answer(offer))
+                home.start(units)
+                await until(lambda: home.lost)
+                assert home.lost[0] is Lost.SEAL
+                assert home.peer.taken == 0
+                assert operator.frames == 0
+        finally:
+            await operator.close()
+            await signed.close()
+
+    run(work())
+
+
+def test_datagrams_in_a_row_that_are_not_the_browsers_break_the_seal_and_a_lost_way_does_not():
+    async def work() -> None:
+        async with a_check() as (operator, home, _):
+            ice = operator.video.receiver.transport.transport
+            for _ in range(MOST_FALSE):
+                # A receiver report by its first bytes; the rest is nobody's. Source: RFC 3550 §6.4.2.
+                await ice._connection.send(b"\x81\xc9\x00\x07" + bytes(40))
+            await until(lambda: home.lost)
+            assert home.lost == [Lost.SEAL]
+        async with a_check() as (operator, home, _):
+            home.kept.shutdown(socket.SHUT_RDWR)
+            await until(lambda: home.lost)
+            assert set(home.lost) == {Lost.PATH}
+
+    run(work())
 
 
 def test_closing_is_idempotent_and_bounded():
