@@ -224,6 +224,9 @@ def _report(control: Control, report: Reported, now_s: float) -> Control:
         # Another path, as from Wi-Fi to mobile, may be longer for good: the shortest follows slowly.
         slowly_s = trip_s if shortest_s is None else shortest_s + 0.02 * since_s * (trip_s - shortest_s)
         shortest_s = min(trip_s, slowly_s)
+    if control.heard_s is not None and now_s - control.heard_s >= control.silent_s:
+        # It counts what a cut swallowed, which is over: it says neither that the line is full nor that it is free.
+        return replace(control, lost=0.0, clean_since_s=None, heard_s=now_s, reported_s=now_s)
     swollen = _swollen(trip_s, shortest_s)
     if report.lost > LOSS_HIGH:
         loss_bps = control.loss_bps * (1.0 - 0.5 * report.lost)

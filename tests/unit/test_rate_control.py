@@ -5,8 +5,8 @@ and random loss, and a receiver that estimates as browsers do, roughly). What re
 
 Mutations that turn these red, each tried: loss not asked in `_report`; GROWTH_PER_S = 1.0; no `_silence`; `strained`
 always true, or always false, in `_mode`; `believed_bps` the estimate from the first word on; `silent_s` always
-SILENT_S; no pull, or one that a loss does not end; `quick_stills` not asked; trials_every_s not doubled; the two size
-limits equal and no time asked; encoder rises asked at each tick.
+SILENT_S; no pull, or one that a loss does not end; the first report after a silence taken as any other; `quick_stills`
+not asked; trials_every_s not doubled; the two size limits equal and no time asked; encoder rises asked at each tick.
 """
 
 from __future__ import annotations
@@ -93,6 +93,21 @@ def test_who_never_gives_an_estimate_may_be_silent_as_long_as_rfc_3550_lets_it()
     ticks = [(100.0 + tick / 4, Tick()) for tick in range(int(4 * SILENT_WITHOUT_REMB_S))]
     assert after(control, *ticks).loss_bps == START_BPS
     assert after(control, *ticks, (100.0 + SILENT_WITHOUT_REMB_S, Tick())).loss_bps == START_BPS / 2
+
+
+def test_what_a_cut_of_three_seconds_swallowed_is_not_held_against_the_line_after_it():
+    control = after(begun(), (100.5, Estimated(900_000)), (101.0, Reported(0.0, 0.04)))
+    silence = [(101.25 + tick / 4, Tick()) for tick in range(12)]
+    control = after(control, *silence)
+    halved_bps = control.loss_bps
+    control = after(control, (104.1, Reported(0.95, 0.04)))
+    assert control.loss_bps == halved_bps
+    later = [(104.25 + tick / 4, Tick()) for tick in range(3)]
+    control = after(control, *later, (105.0, Reported(0.0, 0.04)), (105.1, Tick()), (106.0, Reported(0.0, 0.04)))
+    assert control.mode is Mode.VIDEO
+    assert control.loss_bps > halved_bps
+    # The next one counts again.
+    assert after(control, (107.0, Reported(0.95, 0.04))).loss_bps < control.loss_bps
 
 
 def test_a_clean_line_pulls_ours_to_the_receivers_and_one_loss_ends_that():
