@@ -385,7 +385,7 @@ def _changed_rule(data: bytes, random: Random) -> bytes:
 
 _UNIONS: Final = (
     frame.ToGuardFromHand, frame.ToHand, frame.ToGuardFromLink, frame.ToLink, frame.ToEye, frame.ToGuardFromEye,
-    frame.ToTunnel, frame.ToGuardFromTunnel,
+    frame.ToTunnel, frame.ToGuardFromTunnel, frame.ToUpkeep, frame.ToGuardFromUpkeep,
 )  # fmt: skip
 _FRAMES: Final[tuple[frame.Frame, ...]] = (
     frame.Beat(), frame.CommandArrived(b"x" * 400, b"c" * 16), frame.TimeArrived(b"t"), frame.BrokerChanged(True),

@@ -150,7 +150,7 @@ def test_the_list_is_never_empty():
 def test_no_line_gives_a_gateway_a_wildcard_or_the_client_id():
     lines = (broker_config.acl(None) + broker_config.acl(["gw-a", "gw-b"]).split("user gw-a")[1]).splitlines()
     patterns = [line for line in lines if line.startswith("pattern")]
-    assert len(patterns) == 11
+    assert len(patterns) == 12
     assert all("+" not in line and "#" not in line.split()[-1] and "%c" not in line for line in patterns)
     by_name = broker_config.acl(["gw-a"]).split("user gw-a")[1]
     assert "+" not in by_name

@@ -59,6 +59,12 @@ ANY = (
     | frame.TunnelOrder
     | frame.TunnelTaken
     | frame.CosignedArrived
+    | frame.SetupAct
+    | frame.UpdateOrdered
+    | frame.UpkeepMay
+    | frame.UpkeepIs
+    | frame.TryEye
+    | frame.UpdateSaid
 )
 FRAMES: list[frame.Frame] = [
     frame.Beat(),
@@ -75,6 +81,12 @@ FRAMES: list[frame.Frame] = [
     frame.Start("c-1", "v=0\r\nå" + "a" * 8000, softened=True),
     frame.LetFramesOut(),
     frame.Stop("closing"),
+    frame.SetupAct(),
+    frame.UpdateOrdered(b"{}", is_newer=True),
+    frame.UpkeepMay(True, False, False, True, True, True, True, False, True, 2),
+    frame.UpkeepIs("tillsyn-rpi4", "2026.11.1", "2026.10.1", 7),
+    frame.TryEye(),
+    frame.UpdateSaid(7, "2026.12.1", "refused", "wrong-compatible", 40, "a" * 64),
     frame.Ready(),
     frame.AnswerMade("v=0\r\n"),
     frame.FirstFrameOut(12.5),
