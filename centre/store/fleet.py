@@ -45,7 +45,7 @@ class FleetRows(Rows):
             connection.execute(
                 sa.insert(ROLLOUTS).values(
                     id=rollout,
-                    offer_jws=offer_jws,
+                    update_jws=offer_jws,
                     statement=offer.statement,
                     version=offer.version,
                     compatible=offer.compatible,
@@ -138,7 +138,7 @@ class FleetRows(Rows):
                     connection.execute(
                         sa.insert(COMMANDS).values(
                             correlation=correlation.hex(),
-                            command_sha256=hashlib.sha256(row["offer_jws"].encode()).hexdigest(),
+                            command_sha256=hashlib.sha256(row["update_jws"].encode()).hexdigest(),
                             gateway=gateway,
                             kind=UpdateOffer.KIND,
                             who=WHO,
@@ -146,7 +146,7 @@ class FleetRows(Rows):
                             sent_unix_s=now_unix_s,
                         )
                     )
-                    claimed.append({"gateway": gateway, "offer": row["offer_jws"], "correlation": correlation})
+                    claimed.append({"gateway": gateway, "offer": row["update_jws"], "correlation": correlation})
         return claimed
 
     def note_offer_answer(self, gateway: str, re: str, code: str | None, *, now_unix_s: float) -> None:
@@ -225,7 +225,7 @@ class FleetRows(Rows):
             rows = connection.execute(sa.select(ROLLOUTS).order_by(ROLLOUTS.c.created_unix_s.desc()).limit(50))
             found = [dict(row) for row in rows.mappings()]
             for row in found:
-                row.pop("offer_jws")
+                row.pop("update_jws")
                 row["criteria"] = json.loads(row.pop("criteria_json"))
                 row["rings"] = _rings(connection, row["id"])
         return found

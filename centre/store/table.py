@@ -385,7 +385,7 @@ ROLLOUTS: Final = sa.Table(
     # One update on its way to the homes. `status` is in-progress, awaiting-approval, paused, halted, completed or
     # canceled; `ring` counts from the lab on. Rows are never deleted.
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("offer_jws", sa.String(16384), nullable=False),
+    sa.Column("update_jws", sa.String(16384), nullable=False),
     sa.Column("statement", sa.BigInteger, nullable=False, index=True),
     sa.Column("version", sa.String(32), nullable=False),
     sa.Column("compatible", sa.String(64), nullable=False),
