@@ -23,6 +23,9 @@ GST_PACKAGES := gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0
 	gir1.2-gstreamer-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-plugins-bad-1.0 python3-gi
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# Where it is set, every process of every test compiles its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup check fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm
 
