@@ -82,7 +82,8 @@ fix: $(STAMP) ## let the formatter and the linter mend what they can
 
 test: setup apt-test check ## every test: the checks above, then services, faults and a real browser
 	$(BIN)/python -m pytest -q -n 2 -m slow tests/contract tests/unit
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/service tests/faults tests/browser
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone" tests/service tests/faults tests/browser
+	$(BIN)/python -m pytest -q -m alone tests/service tests/faults
 
 wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, sslyze
 	@[ -x $(VENV)/tls/bin/python ] || $(PYTHON) -m venv $(VENV)/tls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -23,6 +23,9 @@ from centre.store.table import (
     TUNNELS,
 )
 from gateway.protocol.message import Challenged, DueFact, Hello
+
+LATE_ANSWER_S: Final = 60.0
+"""An answer that somebody still waited for is younger than this."""
 
 
 class HomeRows(Rows):
@@ -88,7 +91,11 @@ class HomeRows(Rows):
         return True
 
     def take_challenged(self, challenged: Challenged, *, now_unix_s: float) -> None:
-        """A challenge's answer tells the same as a Hello, fresher. Call it for a reply that we waited for only."""
+        """A challenge's answer tells the same as a Hello, fresher. Call it for a reply that we waited for only.
+
+        One that a Hello overtook on another worker's way, or on another topic's, is left out: the home would seem to be
+        in a check that has ended. It names no boot, so a clock that is set back by more than an answer takes counts.
+        """
         values = {
             "online": True,
             "offline_unix_s": None,
@@ -100,8 +107,12 @@ class HomeRows(Rows):
             "version": challenged.version,
             "due_json": msgspec.json.encode(challenged.due).decode(),
         }
+        here = HOMES.c.gateway == challenged.gateway
         with self._writing() as connection:
-            connection.execute(sa.update(HOMES).where(HOMES.c.gateway == challenged.gateway).values(values))
+            known_s = connection.execute(sa.select(HOMES.c.clock_lo_unix_s).where(here)).scalar()
+            if known_s is not None and 0.0 < known_s - challenged.clock.lo_unix_s < LATE_ANSWER_S:
+                return
+            connection.execute(sa.update(HOMES).where(here).values(values))
 
     def home_states(self, only: str | None = None, *, last: bool = True) -> dict[str, dict[str, Any]]:
         """What is known of each home, or of `only` one, with `due`; and its five newest outcomes, newest first."""

@@ -62,6 +62,7 @@ def test_a_lost_process_ends_with_sensor_off_mount_up_and_the_record(tmp_path: P
     run(work())
 
 
+@pytest.mark.alone
 def test_an_operator_who_vanishes_loses_the_picture_when_the_lease_lapses(tmp_path: Path):
     async def work() -> None:
         async with bench(tmp_path) as home, watching(home) as (operator, _, _):

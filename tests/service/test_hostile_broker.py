@@ -132,6 +132,7 @@ def test_a_forged_answer_or_time_is_not_taken(tmp_path: Path):
     run(work())
 
 
+@pytest.mark.alone
 def test_a_flood_of_valid_looking_opens_is_refused_compactly_and_delays_a_genuine_one_by_less_than_a_second(
     tmp_path: Path,
 ):

@@ -225,6 +225,7 @@ def judge(place: Place, people: list[Person], store: Store) -> None:
         assert (kept[one.check]["who"], kept[one.check]["verdict"]) == (one.who, "seen")
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_two_workers_on_postgresql_one_killed_lose_nothing_and_take_nothing_twice(tmp_path: Path) -> None:
     place = make_place(tmp_path, GATEWAYS)

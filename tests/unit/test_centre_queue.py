@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from centre.queue import RANKS, queue
 from centre.state import CentreState
 from centre.store import HandoverStart, SentAgreement
 from gateway.protocol import strict_json
-from gateway.protocol.message import Closed, Hello, Verdict
+from gateway.protocol.message import Challenged, ClockFact, Closed, DueFact, Hello, Verdict
 
 OCCASION = ("gw-a", 1, DUE.line, DUE.occasion)
 
@@ -120,6 +121,25 @@ def test_a_home_that_falls_silent_keeps_its_check_in_the_queue_and_is_a_fault(tm
     state.store.put_outcome(closed, closed_jws="x", now_unix_s=now_s, install_epoch=1, outcome="seen")
     found, _handovers = read_queue(state, now_s)
     assert "overdue" not in {item.word for item in found}
+    state.store.close()
+
+
+def test_an_answer_that_was_overtaken_does_not_put_a_home_back_into_a_check(tmp_path: Path) -> None:
+    # Mutations: the comparison in `take_challenged` left out; without its upper bound.
+    state, _homes = make_state(tmp_path, FakeBroker())
+    in_check = [msgspec.structs.replace(DUE, attempt=0)]
+
+    def words_after(answer_at_s: float, due: list[DueFact]) -> set[str]:
+        clock = ClockFact("attested", NOW_UNIX_S + answer_at_s, NOW_UNIX_S + answer_at_s + 2)
+        answer = Challenged("gw-a", "j-1", "A" * 22, 30.0, clock, "a-1", 4, due)
+        state.store.take_challenged(answer, now_unix_s=NOW_UNIX_S)
+        return {item.word for item in read_queue(state, NOW_UNIX_S)[0] if item.gateway == "gw-a"}
+
+    _hello(state)
+    assert words_after(-2, in_check) == {"due"}, "older than what the home said since"
+    assert words_after(-1, in_check) == {"running"}
+    assert words_after(0, [DUE]) == {"due"}
+    assert words_after(-600, in_check) == {"running"}, "a clock that was set back is not an answer that was late"
     state.store.close()
 
 
