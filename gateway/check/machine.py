@@ -23,7 +23,7 @@ from enum import StrEnum
 
 OPENING_LIMIT_S = 10.0
 """From the `opened` record to the first frame; Design D needs about one second, a slow network five."""
-LEASE_LIFE_S = 10.0
+LEASE_LIFE_S = 9.0
 LEASE_EVERY_S = 5.0
 BEAT_LIFE_S = 3.0
 """A peer process that is silent for this long is taken for stopped."""

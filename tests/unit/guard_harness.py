@@ -1420,7 +1420,7 @@ class Judge:
         self.demand(not self._dead, "nobody guards an open sensor")
         self.demand(not closed, "closed, and not told to stop")
         self.demand(now_s - judged.started_s <= judged.max_s + TICK_SLACK_S, "open for longer than agreed")
-        self.demand(now_s - judged.leased_s <= 10.0 + TICK_SLACK_S, "open without a lease")
+        self.demand(now_s - judged.leased_s <= 9.0 + TICK_SLACK_S, "open without a lease")
         self.demand(judged.sent.person.grant.epoch >= self.epoch, "open for a revoked grant")
         self.demand(not self.withdrawn, "open after it was withdrawn")
         if not self.deceived:

@@ -69,8 +69,8 @@ FACTS = Facts("c-1", "u-1", "kid", "night-1", "night-1@2026-11-01", 1, 60.0)
 OTHER = replace(FACTS, check="c-2")
 COUNTER = 3
 
-OPENING = Opening(FACTS, NOW_S, NOW_S + 10.0, NOW_S, NOW_S, COUNTER)
-WATCHING = Watching(FACTS, NOW_S, NOW_S, NOW_S + 10.0, NOW_S, NOW_S, COUNTER, 7, "clear")
+OPENING = Opening(FACTS, NOW_S, NOW_S + 9.0, NOW_S, NOW_S, COUNTER)
+WATCHING = Watching(FACTS, NOW_S, NOW_S, NOW_S + 9.0, NOW_S, NOW_S, COUNTER, 7, "clear")
 CLOSING = Closing(FACTS, Why.SEEN, NOW_S, 5.0, 7, "clear")
 
 STATES: dict[str, State] = {
@@ -420,10 +420,10 @@ def test_a_verdict_with_a_counter_that_is_not_higher_does_nothing(counter):
         assert step(state, Ended(Why.SEEN, counter), now_s=NOW_S + 5.0) == (state, ())
 
 
-def test_a_lease_lives_ten_seconds_from_its_renewal():
-    state, _ = step(WATCHING, LeaseRenewed(COUNTER + 1), now_s=NOW_S + 9.0)
-    assert _closed_by_silence(state, NOW_S + 18.9) is None
-    assert _closed_by_silence(state, NOW_S + 19.0) is Why.LEASE_LAPSED
+def test_a_lease_lives_nine_seconds_from_its_renewal():
+    state, _ = step(WATCHING, LeaseRenewed(COUNTER + 1), now_s=NOW_S + 8.0)
+    assert _closed_by_silence(state, NOW_S + 16.9) is None
+    assert _closed_by_silence(state, NOW_S + 17.0) is Why.LEASE_LAPSED
 
 
 def test_a_renewal_that_comes_after_the_end_ends_the_check_instead():
@@ -438,8 +438,8 @@ def test_the_first_lease_counts_from_the_acceptance():
     state, _ = step(Parked(), Accepted(replace(FACTS, max_s=180.0)), now_s=NOW_S)
     assert isinstance(state, Opening)
     late = replace(state, opened_s=NOW_S + 5.0)  # so that the limit of the opening doesn't come first
-    assert _closed_by_silence(late, NOW_S + 9.9) is None
-    assert _closed_by_silence(late, NOW_S + 10.0) is Why.LEASE_LAPSED
+    assert _closed_by_silence(late, NOW_S + 8.9) is None
+    assert _closed_by_silence(late, NOW_S + 9.0) is Why.LEASE_LAPSED
 
 
 @pytest.mark.parametrize(
@@ -645,7 +645,7 @@ def _collapsed(state: State) -> State:
     """The same state with every time put back to NOW_S, and nothing watched."""
     match state:
         case Opening() | Watching():
-            fresh = replace(state, opened_s=NOW_S, lease_until_s=NOW_S + 10.0, eye_heard_s=NOW_S, link_heard_s=NOW_S)
+            fresh = replace(state, opened_s=NOW_S, lease_until_s=NOW_S + 9.0, eye_heard_s=NOW_S, link_heard_s=NOW_S)
             return replace(fresh, first_frame_s=NOW_S) if isinstance(fresh, Watching) else fresh
         case Closing():
             return replace(state, since_s=NOW_S, watched_s=0.0)

@@ -170,7 +170,7 @@ def test_a_servo_that_dips_the_voltage_for_a_moment_ends_nothing(world):
     world.read_power.now = Power(True, None)
     world.advance(1.2)
     world.read_power.now = Power(False, None)
-    world.advance(5.0)
+    world.advance(4.0)
     assert not kinds(world, "power")
     assert world.sensor_on
     world.close_check()
