@@ -168,10 +168,18 @@ async def night(place: Place, running: Fleet, urls: list[str], *, kill: Any = No
         for who, order in (("op-a", [*urls]), ("op-b", [*urls[::-1]]))
     ]
     await running.hello()
+
+    async def say_hello_again() -> None:
+        """As every home does by itself, there each 5 min: a Hello goes to one worker, and may be lost with it."""
+        while done() < wanted:
+            await asyncio.sleep(5.0)
+            await running.hello()
+
     try:
         async with asyncio.timeout(100), asyncio.TaskGroup() as group:
             for person in people:
                 group.create_task(person.work(lambda: done() >= wanted))
+            group.create_task(say_hello_again())
             if kill is not None:
                 while done() < wanted // 3:
                     await asyncio.sleep(0.02)
