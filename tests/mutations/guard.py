@@ -312,7 +312,7 @@ MUTATIONS = (
         "(RecordOpened(facts), LampOn(), SensorOn(), MountAim())",
         "(RecordOpened(facts), LampOn(), SensorOn(), LetFramesOut(), MountAim())",
     ),
-    _one("a lease lives ten seconds", MACHINE, "LEASE_LIFE_S = 10.0", "LEASE_LIFE_S = 15.0"),
+    _one("a lease lives nine seconds", MACHINE, "LEASE_LIFE_S = 9.0", "LEASE_LIFE_S = 15.0"),
     _one(
         "a check ends at its agreed length",
         MACHINE,
