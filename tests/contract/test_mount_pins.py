@@ -23,6 +23,8 @@ from gateway.edge.mount_gpiozero import RELEASE_AFTER_S, SETTLE_S, STEP_S, Gpioz
 from gateway.edge.pin_gpiozero import BLOCKS, NoPwmError, SysfsPwmFactory, SysfsPwmPin
 from gateway.mount.calibration import Calibration
 
+pytestmark = pytest.mark.slow
+
 PAN, TILT, END_STOP = 12, 13, 27
 CALIBRATION = Calibration()
 SIDEWAYS = Calibration(parked_deg=60.0, aim_deg=75.0, max_speed_deg_s=40.0, clearance_deg=0.0)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -39,7 +38,7 @@ from gateway.update import machine
 from provisioning.authority.x509 import CA_FILE, CertificateAuthority
 from tests.fakes.rauc_on_bus import FakeRauc, make_bundle, private_bus
 
-pytestmark = pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="make apt-test installs dbus-daemon")
+pytestmark = pytest.mark.slow
 
 SIZE = 200_000
 

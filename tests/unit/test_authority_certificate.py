@@ -27,6 +27,8 @@ from provisioning.authority import broker_config
 from provisioning.authority.error import AuthorityError
 from provisioning.authority.x509 import CertificateAuthority
 
+pytestmark = pytest.mark.slow
+
 CA = CertificateAuthority.make("test CA")
 
 

@@ -26,6 +26,8 @@ from gateway.core.error import ConfigError
 from gateway.protocol.key import SigningKey, VerifyingKey
 from provisioning.authority.secret_file import read_secret, write_directory, write_public, write_secret
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -18,6 +18,8 @@ from gateway.protocol.envelope import verify
 from gateway.protocol.key import SigningKey, VerifyingKey
 from gateway.protocol.message import Grant
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def ceremony(tmp_path, capfd):

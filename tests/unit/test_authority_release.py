@@ -18,6 +18,8 @@ from gateway.protocol.key import VerifyingKey
 from gateway.protocol.message import UpdateOffer
 from gateway.update.offer import Device, judge
 
+pytestmark = pytest.mark.slow
+
 
 def tillsyn(*words: object) -> int:
     return main([str(word) for word in ("authority", *words)])

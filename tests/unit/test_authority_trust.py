@@ -27,6 +27,8 @@ from gateway.protocol.envelope import make_trust, sign, verify_command
 from gateway.protocol.key import SigningKey
 from gateway.protocol.message import Challenge, Close, TrustPut, audience
 
+pytestmark = pytest.mark.slow
+
 HOME = "gw-a1"
 
 

@@ -45,6 +45,8 @@ from gateway.protocol.message import (
     Verdict,
 )
 
+pytestmark = pytest.mark.slow
+
 NOW_UNIX_S = 1_795_000_000.0
 ORIGIN = "http://127.0.0.1:8080"
 TOKEN = "token-of-op-1"

@@ -37,6 +37,8 @@ from centre.store import HandoverStart
 from gateway.protocol.key import SigningKey
 from gateway.protocol.message import Challenge, Close, Open
 
+pytestmark = pytest.mark.slow
+
 ROLES = [role.value for role in CentreRole]
 HOST = "127.0.0.1:8080"
 JWK = SigningKey.generate().verifying.jwk()

@@ -27,6 +27,8 @@ from centre.state import CentreState
 from centre.store import HandoverStart
 from provisioning.bench_home import free_port
 
+pytestmark = pytest.mark.slow
+
 KEY = b"k" * 32
 
 

@@ -44,6 +44,8 @@ from gateway.core.catalogue import LANGUAGES, compile_po, read_po
 from gateway.core.refusal import RefusalCode
 from gateway.ledger import LedgerRefusedError, RecordKind
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.fromtimestamp(at("2026-11-23T09:00"), UTC)
 SV, EN = Words("sv"), Words("en")
 

@@ -41,6 +41,8 @@ from gateway.ledger import RecordKind
 from gateway.ledger.refused import Finding as LedgerFinding
 from gateway.services import guard
 
+pytestmark = pytest.mark.slow
+
 SERVICES = Path(guard.__file__).parent
 WEEK = week_of(ZONE, 2026, 47)
 NOW = datetime.fromtimestamp(at("2026-11-23T09:00"), UTC)

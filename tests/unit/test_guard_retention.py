@@ -14,6 +14,8 @@ from guard_harness import home, ledger_signer, line_of
 from gateway.ledger import read_records, verify_directory
 from gateway.protocol.message import Accepted, Verdict
 
+pytestmark = pytest.mark.slow
+
 DAY_S = 86_400
 
 

@@ -40,6 +40,8 @@ from gateway.protocol.message import (
     Refused,
 )
 
+pytestmark = pytest.mark.slow
+
 LINE, OCCASION = "night-1", "2026-11-23T23:30"
 START_S = datetime(2026, 11, 23, 22, 30, tzinfo=UTC).timestamp()
 END_S = START_S + AGREEMENT["lines"][0]["window_min"] * 60

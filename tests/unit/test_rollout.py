@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from update_support import offer
@@ -27,6 +28,8 @@ from centre.store import Store
 from gateway.protocol.envelope import sign
 from gateway.protocol.key import SigningKey
 from gateway.protocol.message import UpdateReport
+
+pytestmark = pytest.mark.slow
 
 HOMES = {f"gw-{number:04}": ("lab",) if number < 3 else ("sim",) for number in range(1003)}
 QUICK = Criteria(silent_s=100.0, soak_s=10.0, per_minute=100_000, needs_approval=False)

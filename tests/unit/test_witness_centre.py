@@ -32,6 +32,8 @@ from gateway.protocol.envelope import verify
 from gateway.protocol.message import AgreementWithdraw, Challenge, ClockFact, Close, Grant, Hello
 from gateway.services.evidence import parse_wanted
 
+pytestmark = pytest.mark.slow
+
 LEDGER_TOPIC = "tillsyn/v1/gw-a/ledger"
 WANTED_TOPIC = "tillsyn/v1/gw-a/wanted"
 
