@@ -5,7 +5,7 @@ through upkeep's proxy.
 and nbd, so what comes after mounting a bundle is for the image's lab: writing the slot, RAUC's own look at the board
 and at `min-bundle-version`. Here those two are refused by upkeep's comparison, before RAUC is asked to install.
 
-Mutation that turns this red, tried: the pattern for a damaged bundle behind the one for its format.
+Mutation that should turn this red, not tried: the pattern for a damaged bundle behind the one for its format.
 """
 
 from __future__ import annotations

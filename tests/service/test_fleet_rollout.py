@@ -1,7 +1,7 @@
 """A rollout over played gateways with a real broker and a real centre, small enough for every run; `make fleet-rollout`
 is the same with 2,000.
 
-Mutations that turn this red, each tried on the rules in tests/unit/test_rollout.py.
+Its rules and their mutations are in tests/unit/test_rollout.py.
 """
 
 from __future__ import annotations
