@@ -47,6 +47,7 @@ def decode_last(units):
     return luma_plane((frames + decoder.decode(None))[-1])
 
 
+@pytest.mark.slow
 def test_the_ceiling_is_not_the_bed_and_on_the_way_there_is_neither(painter):
     views = [luma_of(painter, raised=raised).astype(int) for raised in (PARKED, 0.5, AIMED)]
     for one, other in ((0, 1), (1, 2), (0, 2)):
@@ -78,6 +79,7 @@ def test_darkness_and_a_covered_lens_are_seen(painter):
     assert covered.std() < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("light", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("raised", [PARKED, 0.5, AIMED])
 def test_no_sum_of_scene_noise_and_vignette_wraps(painter, light, raised):
@@ -89,6 +91,7 @@ def test_no_sum_of_scene_noise_and_vignette_wraps(painter, light, raised):
     assert luma.max() < 255
 
 
+@pytest.mark.slow
 def test_two_pictures_differ_by_noise_alone_unless_frozen(painter, world):
     assert np.abs(luma_of(painter).astype(int) - luma_of(painter).astype(int)).mean() > 1
     camera = RoomCamera(SETTINGS, world)
@@ -108,6 +111,7 @@ def test_two_pictures_differ_by_noise_alone_unless_frozen(painter, world):
     assert np.array_equal(first.plane, last.plane)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", [RoomScene(), RoomScene(light=0.0), RoomScene(covered=True)])
 @pytest.mark.parametrize("raised", [PARKED, AIMED])
 def test_the_marker_survives_h264_and_is_nowhere_else(painter, scene, raised):
@@ -121,6 +125,7 @@ def test_the_marker_survives_h264_and_is_nowhere_else(painter, scene, raised):
     assert not find_marker(painter.sensor_luma())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divisor", [2, 4])
 def test_the_marker_is_found_in_a_smaller_stream(world, divisor):
     settings = CameraSettings(width_px=1280 // divisor, height_px=720 // divisor, bit_rate_bps=400_000)
@@ -154,6 +159,7 @@ def test_noise_has_no_marker():
     assert not any(find_marker(rng.integers(0, 256, (180, 320), dtype=np.uint8)) for _ in range(200))
 
 
+@pytest.mark.slow
 def test_what_the_camera_sees_follows_the_mount(world):
     calibration = Calibration()
     camera = RoomCamera(SETTINGS, world, calibration)
@@ -207,6 +213,7 @@ def rate_bps(encoder, painter, seconds=3):
     return 8 * sum(sizes[15:]) / (seconds - 1)
 
 
+@pytest.mark.slow
 def test_the_rate_follows_down_and_up_without_a_key_and_above_its_first_rate_with_one(painter):
     # Mutation: drop the `else` in set_bit_rate_bps.
     encoder = Libx264Encoder(1280, 720, CameraSettings(key_interval_s=60))
@@ -219,6 +226,7 @@ def test_the_rate_follows_down_and_up_without_a_key_and_above_its_first_rate_wit
     assert rate_bps(encoder, painter) == pytest.approx(3_000_000, rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn_and_encoded_well_within_its_time(painter, capsys):
     encoder = Libx264Encoder(1280, 720, SETTINGS)
     drawn_ms, encoded_ms = [], []

@@ -146,6 +146,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kills_at_any_moment_lose_and_double_nothing(tmp_path: Path):
     path = tmp_path / "outbox.sqlite"
     chance = random.Random(7)

@@ -485,6 +485,7 @@ def questions(draw):
     }
 
 
+@pytest.mark.slow
 def test_whatever_is_permitted_satisfies_every_condition():
     permitted = []
 

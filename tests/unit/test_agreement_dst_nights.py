@@ -81,6 +81,7 @@ def expected_start(zone, naive):
     return instant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Europe/Stockholm", "Europe/Helsinki", "Atlantic/Azores", "America/New_York"])
 @pytest.mark.parametrize(("first", "last"), [("2026-01-01", "2031-12-31"), ("2032-01-01", "2037-12-31")])
 def test_every_night_2026_to_2037_each_line_gives_one_occasion_at_the_agreed_instant(name, first, last):

@@ -69,6 +69,7 @@ def rules(draw):
     return ";".join(parts)
 
 
+@pytest.mark.slow
 @given(rules(), st.dates(date(2026, 1, 1), date(2028, 12, 31)), st.integers(0, 900), st.integers(-50, 1000))
 @example("FREQ=WEEKLY;INTERVAL=2;BYDAY=SU,MO", date(2026, 11, 4), 100, 0)
 @settings(max_examples=250, deadline=None)

@@ -336,6 +336,7 @@ def test_any_bytes_are_an_agreement_or_malformed(untrusted):
     assert refusal(untrusted) is RefusalCode.MALFORMED
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_one_field_replaced_by_anything_raises_nothing_but_malformed(data):

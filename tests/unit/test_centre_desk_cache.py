@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 from centre.desk_cache import MAX_AGE_S, DeskCache
 
 
@@ -62,6 +64,7 @@ def test_what_was_changed_during_a_reading_is_read_by_the_next() -> None:
     asyncio.run(play())
 
 
+@pytest.mark.slow
 def test_the_age_counts_from_the_beginning_of_the_reading() -> None:
     """News that came while it was read is not in it: a page that asks half a second after the news must not get it."""
 

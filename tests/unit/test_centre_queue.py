@@ -77,6 +77,7 @@ def test_what_was_announced_stays_until_there_is_an_outcome() -> None:
 _STATUSES = st.sampled_from(["due", "soon", "recheck", "missed"])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(_STATUSES, st.integers(0, 3), st.floats(-7200, 3000), st.floats(1, 9000)), max_size=6),
     st.sets(st.integers(0, 5)),
@@ -189,6 +190,7 @@ def _agreed(state: CentreState, *, until: str) -> None:
     assert state.store.answer_command(b"c", gateway="gw-a", jti="j", answer="accepted", now_unix_s=NOW_UNIX_S)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("days", "expected"), [(31, []), (29, ["consent-ends"]), (-3, ["consent-ends"])])
 def test_a_consent_that_ends_within_a_month_is_a_planners_task(tmp_path: Path, days: int, expected: list[str]) -> None:
     state, _homes = make_state(tmp_path, FakeBroker())

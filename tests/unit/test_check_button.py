@@ -48,6 +48,7 @@ def test_a_bouncing_contact_means_nothing_of_its_own():
     assert press((False, 1), *bouncing) == [Meaning.PRESSED, Meaning.NOT_TONIGHT]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 700)), max_size=30))
 def test_whatever_is_done_to_it_every_press_ends_in_one_meaning(stretches):
     meanings = press(*[(is_pressed, looks * LOOK_S) for is_pressed, looks in stretches], (False, 1))

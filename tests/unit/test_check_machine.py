@@ -670,6 +670,7 @@ def _histories() -> set[tuple[State, Told]]:
     return seen
 
 
+@pytest.mark.slow
 def test_in_every_history_orders_come_in_a_safe_order_and_each_opening_is_closed_in_the_record_once():
     seen = _histories()
     assert {type(state) for state, _ in seen} == set(machine.State.__args__)
@@ -683,6 +684,7 @@ def test_every_state_a_history_reaches_is_like_one_in_the_table():
     assert {shape(state) for state, _ in _histories()} <= {shape(state) for state in STATES.values()}
 
 
+@pytest.mark.slow
 def test_the_sensor_may_be_on_is_said_whenever_it_may():
     for state, told in _histories():
         if isinstance(state, Opening | Watching | Closing) and not told.eye_gone:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -301,4 +302,4 @@ class Check(RuleBasedStateMachine):
 Check.TestCase.settings = settings(
     max_examples=120, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-test_no_random_history_leaves_the_camera_open = Check.TestCase
+test_no_random_history_leaves_the_camera_open = pytest.mark.slow(Check.TestCase)

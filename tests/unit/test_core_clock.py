@@ -249,6 +249,7 @@ def honest_history(draw, *, independent=True):
     return clock, true_s, boottime_s
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(honest_history(), st.floats(0, 200_000))
 def test_true_time_is_always_inside_the_interval_when_the_statements_are_honest(history, later_s):
@@ -257,6 +258,7 @@ def test_true_time_is_always_inside_the_interval_when_the_statements_are_honest(
     assert interval.lo_unix_s - SLACK_S <= true_s(boottime_s + later_s) <= interval.hi_unix_s + SLACK_S
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(honest_history(independent=False), st.lists(st.floats(0, 100_000), min_size=2, max_size=6))
 def test_the_lower_bound_never_falls_below_the_floor_nor_goes_back(history, laters_s):

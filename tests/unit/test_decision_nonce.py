@@ -210,5 +210,5 @@ class Histories(RuleBasedStateMachine):
         assert len(self.book) <= min(MAX_KEPT, 3 * PER_KEY)
 
 
-TestHistories = Histories.TestCase
+TestHistories = pytest.mark.slow(Histories.TestCase)
 TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -266,6 +266,7 @@ class Centre:
         return seq
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_what_the_broker_loses_doubles_and_mixes_up_arrives_all_the_same(tmp_path: Path, seed: int):
     """Records and words are lost, doubled and reordered; link dies; the centre is restored from a copy, once."""

@@ -72,6 +72,7 @@ def test_what_is_typed_is_read_with_slips_forgiven(typed, read):
     assert read_word(typed, 10) == read
 
 
+@pytest.mark.slow
 def test_the_code_is_on_the_label_and_nowhere_on_the_device(stub, tmp_path):
     stub.write(tmp_path / "factory")
     label = pypdf.PdfReader(io.BytesIO(as_pdf(stub))).pages[0].extract_text()

@@ -62,6 +62,7 @@ def test_it_knows_the_same_as_one_that_looks_at_all_of_it(seed: int):
     assert past.unclosed_verdict == verdict
 
 
+@pytest.mark.slow
 def test_ten_thousand_records_take_no_more_memory_than_a_few():
     def of(number: int) -> Iterator[StoredRecord]:
         for seq in range(number):

@@ -97,6 +97,7 @@ def test_whoever_will_look_has_an_eye_that_stands_by_with_its_camera_closed(worl
     assert not standing(world).eye_ready, "nobody used it"
 
 
+@pytest.mark.slow
 def test_neither_hand_alone_opens(world):
     act(world)
     assert not is_open(world)

@@ -254,6 +254,7 @@ def garbled(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=300) | garbled())
 @example(DEEP)

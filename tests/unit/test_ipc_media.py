@@ -26,6 +26,7 @@ def test_a_sealed_datagram_passes_unread_both_ways(datagram):
     assert media.from_link(media.sealed(datagram)) == datagram
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary(min_size=1, max_size=media.MAX_DATAGRAM_BYTES), min_size=1, max_size=media.MAX_TOGETHER))
 def test_datagrams_that_leave_together_come_apart_as_they_were(datagrams):
     frame = media.together(datagrams)
@@ -67,6 +68,7 @@ def test_the_links_words_are_understood_by_the_eye_alone(word):
         media.from_eye(media.control(word))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.binary(min_size=1, max_size=300) | st.binary(max_size=300).map(lambda data: b"\x01" + data))
 @example(DEEP)

@@ -69,6 +69,7 @@ def test_an_edited_line_is_refused(tmp_path):
         feed.portion(7, 5)
 
 
+@pytest.mark.slow
 def test_a_portion_costs_its_own_length(tmp_path):
     path = tmp_path / "ledger"
     with Ledger.open(path, new_signer(), disk=QuickDisk()) as ledger:

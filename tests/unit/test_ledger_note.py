@@ -149,6 +149,7 @@ def test_no_bytes_break_the_note_parser(untrusted):
         parse_note(untrusted)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=100))
 def test_no_text_breaks_the_parsers_of_checkpoints_and_keys(untrusted):
     for parse in (parse_checkpoint, VerifierKey.parse):

@@ -127,6 +127,7 @@ def test_a_segment_that_was_begun_and_left_empty_is_used(path, signer):
     assert seqs(path) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_torn_last_line_is_cut_off_at_every_byte(path, signer, tmp_path):
     # F04. Mutation: leave the tail and append behind it -> red.
     a_ledger(path, signer, 3, signed=False)
@@ -141,6 +142,7 @@ def test_a_torn_last_line_is_cut_off_at_every_byte(path, signer, tmp_path):
         assert seqs(path) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=200).filter(lambda junk: b"\n" not in junk[:-1]))
 def test_any_half_written_bytes_after_the_last_line_are_cut_off(tmp_path_factory, junk):
@@ -305,6 +307,7 @@ def test_a_file_size_limit_of_the_kernel_is_an_error_like_any_other(path, signer
         assert (ledger.size, ledger.recovered_tail_bytes) == (1, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(RecordKind))
 @pytest.mark.parametrize("room_bytes", [0, 40])
 def test_on_a_full_disk_only_what_closes_is_written(path, signer, kind, room_bytes):
@@ -444,6 +447,7 @@ def test_a_checkpoint_without_room_is_made_later(path, signer, fault):
     assert (report.checkpoint_size, report.torn_checkpoint_bytes) == (3, 0)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_cut_off_at_any_byte_of_its_log_does_no_harm(path, signer):
     a_ledger(path, signer, 3)
     log, latest = path / "checkpoints.log", (path / "checkpoint").read_bytes()
@@ -559,6 +563,7 @@ with Ledger.open(Path(sys.argv[1]), signer, segment_bytes=2000) as ledger:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_takes_no_acknowledged_record(path, signer):
     # R35 for the process; for the power see tests/faults. Mutation: buffer lines in `append` -> red.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}

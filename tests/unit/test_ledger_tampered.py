@@ -103,6 +103,7 @@ def verify(home: Home, capsys, *more: str) -> tuple[int, str]:
     return status, capsys.readouterr().err.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deed", LINES)
 def test_what_is_done_to_the_lines_is_found_by_the_device_and_the_command(home, capsys, deed):
     note = home.write(6)
@@ -117,6 +118,7 @@ def test_what_is_done_to_the_lines_is_found_by_the_device_and_the_command(home, 
         print(f"\n{deed:22} device {finding:10} verify exit 1, {said}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deed", ["a week-old copy put back", "a fork", "a clone that goes on by itself"])
 def test_what_is_whole_in_itself_is_found_against_what_the_witness_kept(home, capsys, tmp_path, deed):
     home.send(home.write(4), home.lines())

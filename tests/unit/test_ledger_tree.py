@@ -103,6 +103,7 @@ def test_every_root_up_to_130_is_that_of_the_formula():
         tree.append(leaf_hash(str(size).encode()))
 
 
+@pytest.mark.slow
 @given(sizes, st.data())
 def test_an_inclusion_proof_is_that_of_the_formula_and_verifies(size, draw):
     index = draw.draw(st.integers(0, size - 1))
@@ -111,6 +112,7 @@ def test_an_inclusion_proof_is_that_of_the_formula_and_verifies(size, draw):
     assert verify_inclusion(hashes(size)[index], index, size, proof, naive_mth(data(size)))
 
 
+@pytest.mark.slow
 @given(sizes, st.data())
 def test_a_consistency_proof_is_that_of_the_formula_and_verifies(size, draw):
     old = draw.draw(st.integers(1, size))

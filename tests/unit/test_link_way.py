@@ -60,6 +60,7 @@ def test_by_the_fallback_the_relay_is_asked_with_the_newest_credentials(config: 
     assert ice.tls.check_hostname
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hostile",
     [

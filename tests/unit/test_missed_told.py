@@ -25,6 +25,7 @@ def events(night: Night, handover: str) -> list[str]:
     return [event["what"] for event in night.store.handover_events(handover)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["home", "centre"])
 def test_the_homes_alarm_and_the_centres_are_one_hand_over(tmp_path, first):
     async def act(night: Night) -> None:
@@ -64,6 +65,7 @@ def test_the_refusal_says_more_than_nobody_came(tmp_path):
     play(tmp_path, act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forged", ["key", "name"])
 def test_only_the_home_itself_is_believed(tmp_path, forged):
     async def act(night: Night) -> None:

@@ -39,6 +39,7 @@ def by_going_through_all(records: list[Record]) -> list[Quiet]:
     return pauses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_it_is_the_same_as_going_through_all_pauses(seed: int):
     dice = random.Random(seed)

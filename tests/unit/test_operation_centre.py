@@ -74,6 +74,7 @@ def test_only_the_home_itself_is_believed(tmp_path, forged):
     play(tmp_path, act)
 
 
+@pytest.mark.slow
 def test_a_home_that_logs_without_end_fills_no_disk(tmp_path):
     async def act(world: World) -> None:
         for number in range(MAX_KINDS_AN_HOUR // 32 + 3):

@@ -152,6 +152,7 @@ def test_the_header_is_exactly_alg_kid_typ():
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=400)
 
 
+@pytest.mark.slow
 @given(offer=TEXT, attempt=st.integers(1, 9), version=st.integers(1, 2**31))
 @settings(max_examples=60, deadline=None)
 def test_any_open_that_can_be_signed_comes_back_as_it_was(offer, attempt, version):
@@ -167,6 +168,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(agreement=st.dictionaries(WORD, JSON, max_size=3))
 @settings(max_examples=60, deadline=None)
 def test_an_object_inside_a_message_comes_back_as_it_was(agreement):
@@ -347,6 +349,7 @@ def test_the_grants_kept_are_bounded():
 # Nothing else comes through
 
 
+@pytest.mark.slow
 @given(at=st.integers(0, len(COMMAND) - 1), mask=st.integers(1, 255))
 @settings(max_examples=400, deadline=None)
 @example(at=len(COMMAND) - 1, mask=1)
@@ -364,6 +367,7 @@ def test_no_letter_of_a_signature_has_a_second_spelling(last):
             refusal(lambda j=COMMAND[:at] + bytes([letter]) + COMMAND[at + 1 :]: verified(j))
 
 
+@pytest.mark.slow
 @given(cut=st.integers(0, len(COMMAND) - 1), tail=st.binary(max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_a_longer_or_shorter_command_is_refused(cut, tail):
@@ -415,6 +419,7 @@ PART = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(parts=st.lists(PART, max_size=8), joints=st.lists(st.sampled_from([b".", b"~", b""]), min_size=8, max_size=8))
 @settings(max_examples=300, deadline=None)
 def test_what_looks_like_an_envelope_raises_nothing_else(parts, joints):
@@ -441,6 +446,7 @@ ANY_JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(value=ANY_JSON | st.dictionaries(st.sampled_from(["aud", "jti", "check", "counter"]), ANY_JSON))
 @settings(max_examples=200, deadline=None)
 @example(value={"aud": "\ud800", "jti": "j-1"})

@@ -51,6 +51,7 @@ def read(untrusted: bytes):
     return tried(lambda: strict_json.loads(untrusted))[1]
 
 
+@pytest.mark.slow
 @given(value=VALUE)
 @example(value=['"[[[[[[[[[[[[\\"', "\\"])
 @example(value={"": {"": {"": [["\U0001f600"]]}}})
@@ -65,6 +66,7 @@ def test_what_it_writes_it_reads(value):
         assert got.code is RefusalCode.MALFORMED
 
 
+@pytest.mark.slow
 @given(value=VALUE, indent=st.integers(0, 4))
 def test_another_spelling_has_the_same_value(value, indent):
     written = json.dumps(value, indent=indent, ensure_ascii=False).encode()
@@ -72,6 +74,7 @@ def test_another_spelling_has_the_same_value(value, indent):
         assert strict_json.loads(written) == value
 
 
+@pytest.mark.slow
 @given(shape=st.lists(st.booleans(), min_size=1, max_size=20), limit=st.integers(0, 12))
 def test_depth_is_counted_as_the_value_is_nested(shape, limit):
     opening = "".join("[" if is_list else '{"a":' for is_list in shape)
@@ -90,6 +93,7 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(untrusted=st.binary(max_size=60) | st.lists(FRAGMENTS, max_size=16).map(lambda parts: "".join(parts).encode()))
 @settings(max_examples=500)
 @example(untrusted=b'[["\\ud800"]]')

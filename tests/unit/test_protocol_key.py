@@ -151,6 +151,7 @@ if FULL_FILE is not None:
         assert judged(document).total() == document["numberOfTests"]
 
 
+@pytest.mark.slow
 @given(signature=st.binary(max_size=80), message=st.binary(max_size=80))
 @settings(max_examples=150, deadline=None)
 def test_arbitrary_bytes_are_no_signature(signature, message):
@@ -218,6 +219,7 @@ def test_a_coordinate_beyond_the_prime_is_refused():
             assert refusal(lambda j=jwk: VerifyingKey.from_jwk(j)) is RefusalCode.MALFORMED
 
 
+@pytest.mark.slow
 @given(
     jwk=st.dictionaries(
         st.sampled_from(["kty", "crv", "x", "y", "d"]),
@@ -267,6 +269,7 @@ def test_base64url_comes_back_as_it_was(content):
     assert b64url_decode(b64url_encode(content)) == content
 
 
+@pytest.mark.slow
 @given(text=st.text(st.sampled_from("ABCDwxyz0189-_+/=. \n\r\0é"), max_size=12))
 @settings(max_examples=300)
 def test_base64url_has_one_spelling(text):

@@ -65,6 +65,7 @@ LINES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(session=LINES, medium=LINES, breaks=st.lists(st.sampled_from(BREAKS), min_size=12, max_size=12))
 @settings(max_examples=400, deadline=None)
 @example(session=[OURS], medium=[OURS], breaks=["\r\n"] * 12)
@@ -83,6 +84,7 @@ def test_aiortc_finds_the_same_fingerprint(session, medium, breaks):
             assert (fingerprint.algorithm, fingerprint.value.upper()) == ("sha-256", found)
 
 
+@pytest.mark.slow
 @given(
     text=st.text(st.characters(), max_size=200) | st.text(st.sampled_from("a=fingerprint:sh-256 AF:\r\n"), max_size=90)
 )

@@ -75,6 +75,7 @@ def test_no_order_of_calls_gets_more_out_than_rate_and_burst(rate_bps, calls):
         bucket.set_rate(next_rate_bps, now_s=now_s)
 
 
+@pytest.mark.slow
 def test_resends_never_take_more_than_their_share():
     rate_bps = 1_000_000
     resends = Resends(rate_bps, now_s=0.0)

@@ -242,6 +242,7 @@ EVENTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.floats(0.0, 3.0), EVENTS), max_size=80))
 def test_no_history_leaves_the_bounds_or_flips_the_size_within_a_second(history):

@@ -75,6 +75,7 @@ EVENTS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(EVENTS, max_size=20))
 def test_whatever_happens_there_is_always_a_way_back_to_something_that_was_reached(events: list[object]) -> None:
     state, reached = AT_REST, [FIRST]

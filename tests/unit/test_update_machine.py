@@ -378,5 +378,5 @@ class Histories(RuleBasedStateMachine):
         assert self.kept.given_up == self.state.given_up
 
 
-TestHistories = Histories.TestCase
+TestHistories = pytest.mark.slow(Histories.TestCase)
 TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

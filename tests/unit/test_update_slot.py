@@ -196,6 +196,7 @@ def test_a_power_cut_at_any_step_leaves_a_slot_that_was_healthy(act):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ACTS)
 def test_after_two_cuts_in_a_row_a_slot_still_boots_and_the_act_can_be_done(act):
     _, booted, by_try, do = ACTS[act]

@@ -110,6 +110,7 @@ def test_signals_are_signed_come_once_a_second_and_the_last_stands_in_the_record
     assert closed["view"] == "dark"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", list(View))
 def test_no_signal_ends_a_check_or_says_who_was_seen(world, view):
     """Signals describe the picture. Whatever they say, the check runs on, and the verdict is the operator's."""

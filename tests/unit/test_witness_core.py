@@ -162,6 +162,7 @@ def test_with_the_lines_no_proof_is_needed_and_a_false_line_is_found():
     assert ruled(4, 4, 9, [*raws[4:8], forged]) is Ruling.LINES_FALSE, "a body that is not its digest's"
 
 
+@pytest.mark.slow
 @given(old=st.integers(0, 2**53 - 1), hashes=st.lists(st.binary(min_size=32, max_size=32), max_size=63))
 def test_a_submission_is_read_as_it_was_written(old, hashes):
     note = sign_checkpoint(new_signer(), 7, LEAVES[0])
