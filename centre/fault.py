@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 from centre.handover import begin, tell
 from centre.plan import consent_ends
+from centre.running import is_running
 from centre.state import CentreState
 from centre.store.handover import STUCK_TRIES
 from gateway.agreement import parse_agreement
@@ -117,7 +118,7 @@ def look(
             or fault["since_unix_s"] > now_unix_s - LASTS_S
         ):
             continue
-        for one in _open_now(known[gateway]["due"], now_unix_s):
+        for one in _open_now(known[gateway], now_unix_s):
             handover = begin(
                 store,
                 gateway=gateway,
@@ -153,10 +154,14 @@ def _ends(agreement_json: str) -> str | None:
         return None
 
 
-def _open_now(due: Iterable[Mapping[str, Any]], now_unix_s: float) -> Iterable[Mapping[str, Any]]:
-    """What could be made now; a window that is over is the missed-check job's."""
-    for one in due:
-        is_left = one["status"] in ("soon", "due", "recheck") and one["attempt"] >= 1
+def _open_now(known: Mapping[str, Any], now_unix_s: float) -> Iterable[Mapping[str, Any]]:
+    """What could be made now, of one home's row; a window that is over is the missed-check job's.
+
+    Also a check that its home was making when it was heard last, once that must have ended: nobody has said how.
+    """
+    for one in known["due"]:
+        is_left = one["status"] in ("soon", "due", "recheck")
+        is_left = is_left and not is_running(one, known["heard_unix_s"], now_unix_s=now_unix_s)
         if is_left and one["opens_unix_s"] <= now_unix_s < one["closes_unix_s"]:
             yield one
 

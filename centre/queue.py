@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from centre.fault import URGENCY
+from centre.running import is_running
 
 SOON_S: Final = 3600.0
 """How long before its window an agreed check stands in the queue."""
@@ -56,7 +57,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 def queue(
-    homes: Iterable[tuple[str, int, Sequence[Mapping[str, Any]]]],
+    homes: Iterable[tuple[str, int, Sequence[Mapping[str, Any]], float | None]],
     *,
     announced: Iterable[tuple[str, int, str, str, int, float]],
     seen: set[Occasion],
@@ -66,15 +67,17 @@ def queue(
     faults: Iterable[Mapping[str, Any]],
     now_unix_s: float,
 ) -> list[Item]:
-    """All items in order. `homes` are (gateway, install_epoch, due list); `handed_over` have a hand-over."""
+    """All items in order. `homes` are (gateway, install_epoch, due list, when that was heard); `handed_over` have a
+    hand-over.
+    """
     items: dict[Occasion, Item] = {}
     epochs: dict[str, int] = {}
     settled: set[Occasion] = set()
-    for gateway, install_epoch, due in homes:
+    for gateway, install_epoch, due, heard_unix_s in homes:
         epochs[gateway] = install_epoch
         for one in due:
             occasion = (gateway, install_epoch, one["line"], one["occasion"])
-            item = _check(occasion, one, claims.get(occasion), now_unix_s)
+            item = _check(occasion, one, claims.get(occasion), now_unix_s, heard_unix_s)
             if item is None:
                 settled.add(occasion)
             else:
@@ -94,10 +97,16 @@ def queue(
     return sorted(found, key=lambda item: (_PLACE[item.rank], item.by_unix_s or 0.0, item.id))
 
 
-def _check(occasion: Occasion, one: Mapping[str, Any], claimed_by: str | None, now_unix_s: float) -> Item | None:
+def _check(
+    occasion: Occasion,
+    one: Mapping[str, Any],
+    claimed_by: str | None,
+    now_unix_s: float,
+    heard_unix_s: float | None = None,
+) -> Item | None:
     status, closes, opens = one["status"], one.get("closes_unix_s") or 0.0, one.get("opens_unix_s") or 0.0
     match status:
-        case "soon" | "due" | "recheck" if one["attempt"] < 1:
+        case _ if is_running(one, heard_unix_s, now_unix_s=now_unix_s):
             word = "running"
         case "soon" | "due" | "recheck" if 0 < closes < now_unix_s:
             word = "overdue"

@@ -31,7 +31,7 @@ from centre.port import BrokerPort
 from centre.relay import read_relay
 from centre.rolling import keep_rolling
 from centre.state import Account, CentreState, Home, Provider
-from centre.store import Store
+from centre.store import STORE_THREADS, Store
 from centre.witness import read_cosigner, read_ledger_key
 from gateway.core.error import ConfigError
 from gateway.edge.broker_paho import Broker, BrokerAddress
@@ -39,7 +39,6 @@ from gateway.edge.http_uvicorn import Server, server_config
 from gateway.protocol.key import VerifyingKey
 
 BROKER_SESSION_S: Final = 24 * 3600
-STORE_THREADS: Final = 16
 """So long the broker keeps what the homes say while the centre is away; the homes' own outbox begins before it."""
 
 

@@ -65,7 +65,11 @@ def read_queue(state: CentreState, now_unix_s: float) -> tuple[list[queue_room.I
     epochs = state.installations
     handovers = store.handovers()
     items = queue_room.queue(
-        [(gateway, epochs[gateway], _due(due_json)) for gateway, due_json in store.due_lists() if gateway in epochs],
+        [
+            (gateway, epochs[gateway], _due(due_json), heard_unix_s)
+            for gateway, due_json, heard_unix_s in store.due_lists()
+            if gateway in epochs
+        ],
         announced=store.announced(since_unix_s=since_unix_s),
         seen=store.seen_since(since_unix_s),
         handovers=handovers,

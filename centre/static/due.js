@@ -5,15 +5,19 @@ import {t} from "./say.js";
 import {clockObstacle, clockTime, disabled, duration, status} from "./words.js";
 
 const SILENT_AFTER_S = 900;
+const CLOSES_WITHIN_S = 60;
 
-/** One due check as it stands now: the home's word, moved on by the clock. */
-export function standing(due) {
+/**
+ * One due check as it stands now: the home's word, moved on by the clock. No check runs longer than agreed, so that a
+ * check is running holds for that long after `heardUnixS` and a minute; centre/running.py does the same.
+ */
+function standing(due, heardUnixS) {
   const now = nowUnixS();
   const opens = due.opens_unix_s;
   const closes = due.closes_unix_s;
   let word = due.status;
   if (["due", "recheck", "soon"].includes(word)) {
-    if (due.attempt < 1) word = "running";
+    if (due.attempt < 1 && now <= heardUnixS + due.max_s + CLOSES_WITHIN_S) word = "running";
     else if (closes > 0 && now > closes) word = "late";
     else if (word === "soon" && opens <= now) word = "due";
   }
@@ -22,7 +26,7 @@ export function standing(due) {
 
 const ORDER = ["late", "missed", "running", "recheck", "due", "soon", "paused", "done"];
 
-export function byUrgency(one, other) {
+function byUrgency(one, other) {
   if (one.canStart !== other.canStart) return one.canStart ? -1 : 1;
   if (one.canStart) return one.closes_unix_s - other.closes_unix_s;
   return ORDER.indexOf(one.word) - ORDER.indexOf(other.word) || one.opens_unix_s - other.opens_unix_s;
@@ -33,9 +37,9 @@ export const ofItem = (item) => standing({
   line: item.line, occasion: item.occasion, attempt: item.word === "running" ? 0 : item.attempt, max_s: item.max_s,
   status: item.word === "overdue" ? "missed" : item.word === "running" ? "due" : item.word,
   opens_unix_s: item.opens_unix_s ?? 0, closes_unix_s: item.by_unix_s ?? 0,
-});
+}, item.word === "running" ? Infinity : 0);
 
-export const dueOf = (home) => home.due.map(standing).sort(byUrgency);
+export const dueOf = (home) => home.due.map((one) => standing(one, home.heard_unix_s ?? 0)).sort(byUrgency);
 export const chosenDue = (home) => dueOf(home).find((one) => one.id === desk.chosen);
 
 export function whenText(due) {

@@ -182,7 +182,9 @@ export async function fetchChallenge() {
       getIceServers(home.gateway),
     ]);
     if (desk.gateway !== home.gateway) return;
-    Object.assign(openHome() ?? {}, {due: message.due, clock: message.clock, agreement: message.agreement, version: message.version});
+    Object.assign(openHome() ?? {}, {
+      due: message.due, clock: message.clock, agreement: message.agreement, version: message.version, heard_unix_s: nowUnixS(),
+    });
     dropChallenge();
     // An address at the relay is asked for only where Start can be pressed.
     const canStart = chosenDue(openHome() ?? home)?.canStart;

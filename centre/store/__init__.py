@@ -8,6 +8,7 @@ from centre.store.alarm import AlarmRows
 from centre.store.command import AskedOpening, CommandRows, SentAgreement
 from centre.store.desk import DeskRows
 from centre.store.draft import DraftRows
+from centre.store.engine import STORE_THREADS
 from centre.store.enrolment import Enrolment, EnrolmentRows
 from centre.store.fleet import FleetRows
 from centre.store.handover import HandoverRows, HandoverStart
@@ -23,6 +24,7 @@ __all__ = [
     "HANDOVERS",
     "LONGEST_WINDOW_S",
     "METADATA",
+    "STORE_THREADS",
     "AskedOpening",
     "Enrolment",
     "HandoverStart",

@@ -138,11 +138,12 @@ class HomeRows(Rows):
                 state["last"] = [with_check(row) for row in connection.execute(newest).mappings()]
         return states
 
-    def due_lists(self) -> list[tuple[str, str]]:
-        """(gateway, its newest list as JSON) of every home: what the queue is reckoned from, again and again."""
+    def due_lists(self) -> list[tuple[str, str, float | None]]:
+        """(gateway, its newest list as JSON, when it said that) of every home: what the queue is reckoned from."""
+        table = HOMES.c
         with self._reading() as connection:
-            rows: Sequence[Any] = connection.execute(sa.select(HOMES.c.gateway, HOMES.c.due_json)).all()
-        return [(gateway, due_json) for gateway, due_json in rows]
+            rows: Any = connection.execute(sa.select(table.gateway, table.due_json, table.heard_unix_s)).all()
+        return [tuple(row) for row in rows]
 
     def held_agreements(self) -> dict[str, tuple[str | None, int | None]]:
         """(agreement, version) that each home says it holds."""

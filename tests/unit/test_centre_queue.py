@@ -2,7 +2,8 @@
 
 Mutations that turn it red: drop `announced` in `centre.queue.queue` (a home that leaves an occasion out of its list
 makes it vanish); treat `missed` as an outcome in `centre.queue._check`; let `FAULTS` of a home end when it is silent;
-leave out `consent-ends` or `delivery-failed` in `centre.fault.look`, or `_TAKES_NO_CHECK` there.
+leave out `consent-ends` or `delivery-failed` in `centre.fault.look`, or `_TAKES_NO_CHECK` there; leave the time out of
+`centre.running.is_running`; ask for `attempt >= 1` in `centre.fault._open_now`.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def due(status: str = "due", attempt: int = 1, opens: float = -60, closes: float
     }
 
 
-def items(*dues: dict[str, Any], **more: Any) -> list[Any]:
+def items(*dues: dict[str, Any], heard: float = 0.0, **more: Any) -> list[Any]:
     given: dict[str, Any] = {
         "announced": [], "seen": set(), "handovers": [], "handed_over": set(), "claims": {}, "faults": [],
     }  # fmt: skip
-    return queue([("gw-a", 1, list(dues))], now_unix_s=NOW_UNIX_S, **given | more)
+    return queue([("gw-a", 1, list(dues), NOW_UNIX_S + heard)], now_unix_s=NOW_UNIX_S, **given | more)
 
 
 def test_each_word_of_a_home_becomes_one_of_the_queue() -> None:
@@ -63,6 +64,14 @@ def test_each_word_of_a_home_becomes_one_of_the_queue() -> None:
     assert [item.word for item in items(due("missed", closes=-5))] == ["overdue"]
     assert items(due("done")) == items(due("paused")) == []
     assert items(due("soon", opens=3 * 3600)) == [], "later than within the hour"
+
+
+@pytest.mark.parametrize(
+    ("heard", "closes", "word"),
+    [(-120, 1200, "running"), (-121, 1200, "due"), (-120, -1, "running"), (-121, -1, "overdue")],
+)
+def test_a_check_is_in_progress_for_as_long_as_was_agreed_and_no_longer(heard: float, closes: float, word: str) -> None:
+    assert [item.word for item in items(due(attempt=0, closes=closes), heard=heard)] == [word]
 
 
 def test_what_was_announced_stays_until_there_is_an_outcome() -> None:
@@ -161,6 +170,24 @@ def test_silence_is_told_within_five_minutes_of_when_it_could_be_known(tmp_path:
     state.store.set_online("gw-a", online=True)
     fault.look(state, now_unix_s=NOW_UNIX_S + 120)
     assert [row["code"] for row in state.store.faults() if row["gateway"] == "gw-a"] == []
+    state.store.close()
+
+
+def test_a_home_that_is_lost_in_a_check_gives_it_back_and_then_hands_it_over(tmp_path: Path) -> None:
+    state, _homes = make_state(tmp_path, FakeBroker())
+    _hello(state, due=[msgspec.structs.replace(DUE, attempt=0)])
+    state.store.set_online("gw-a", online=False, now_unix_s=NOW_UNIX_S)
+    words, begun = {}, {}
+    for later_s in range(0, 600, 30):
+        now_s = NOW_UNIX_S + later_s
+        begun[later_s] = fault.look(state, now_unix_s=now_s)[1]
+        words[later_s] = {item.word for item in read_queue(state, now_s)[0] if item.gateway == "gw-a"}
+    over_s = next(later_s for later_s, found in words.items() if "running" not in found)
+    assert DUE.max_s <= over_s <= DUE.max_s + 90
+    assert words[over_s] == {"due", "home-silent"}
+    told_s = next(later_s for later_s, found in begun.items() if found)
+    assert told_s <= fault.OFFLINE_S + fault.LASTS_S + 2 * fault.LOOK_EVERY_S, "the window is open: there is time left"
+    assert words[told_s] == {"open", "home-silent"}
     state.store.close()
 
 

@@ -1,14 +1,21 @@
-"""What the centre's database may hold, and that two workers may share it."""
+"""What the centre's database may hold, and that threads and workers may share it.
+
+Mutations that turn it red: give the pool SQLAlchemy's own size; let the last who waits go first in
+`_Turn.__exit__`; leave `self._turn` out of `_writing`.
+"""
 
 from __future__ import annotations
 
 import re
 import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from centre.store import METADATA, LedgerRow, Store
+from centre.store import METADATA, STORE_THREADS, LedgerRow, Store
 
 PERSONAL = re.compile(
     r"name|address|street|city|zip|post|phone|mail|birth|personal|person_?number|ssn|photo|picture|image|video|frame_|"
@@ -45,6 +52,45 @@ def test_the_database_is_durable_at_each_return(tmp_path: Path) -> None:
     with store._reading() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    store.close()
+
+
+def test_every_thread_of_the_store_has_a_connection(tmp_path: Path) -> None:
+    store = Store(tmp_path / "centre.sqlite")
+    together = threading.Barrier(STORE_THREADS, timeout=10)
+
+    def read() -> object:
+        with store._reading() as connection:
+            together.wait()
+            return connection.exec_driver_sql("SELECT count(*) FROM homes").scalar()
+
+    with ThreadPoolExecutor(STORE_THREADS) as threads:
+        assert [done.result() for done in [threads.submit(read) for _ in range(STORE_THREADS)]] == [0] * STORE_THREADS
+    store.close()
+
+
+def test_threads_that_write_take_turns_in_order_and_none_has_to_be_lucky(tmp_path: Path) -> None:
+    store = Store(tmp_path / "centre.sqlite")
+    rounds = 3
+
+    def write(thread: int) -> None:
+        for _ in range(rounds):
+            store.audit(who=f"t-{thread}", what="x", gateway=None, status=200, code=None, now_unix_s=0.0)
+
+    with ThreadPoolExecutor(STORE_THREADS) as threads:
+        with store.witnessing("gw-a", 1):
+            done = []
+            for thread in range(STORE_THREADS):
+                done.append(threads.submit(write, thread))
+                deadline_s = time.monotonic() + 10
+                while store.writers_waiting <= thread:
+                    assert time.monotonic() < deadline_s, "it waits for its turn, not for SQLite"
+                    time.sleep(0.001)
+        for each in done:
+            each.result()
+    wrote = [row["who"] for row in sorted(store.audit_rows(after=0, limit=1000), key=lambda row: row["number"])]
+    assert len(wrote) == rounds * STORE_THREADS
+    assert wrote[:STORE_THREADS] == [f"t-{thread}" for thread in range(STORE_THREADS)]
     store.close()
 
 
