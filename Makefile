@@ -86,9 +86,15 @@ fix: $(STAMP) ## let the formatter and the linter mend what they can
 	$(BIN)/ruff check --fix .
 
 test: setup apt-test check ## every test: the checks above, then services, faults and a real browser
-	$(BIN)/python -m pytest -q -n 2 -m slow tests/contract tests/unit
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone" tests/service tests/faults tests/browser
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-slow test-services
 	$(BIN)/python -m pytest -q -m alone tests/service tests/faults
+
+test-slow:
+	nice -n 5 $(BIN)/python -m pytest -q -m slow tests/contract tests/unit
+
+# These wait more than they work: what is left of the processors is for the lane beside them.
+test-services:
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone" tests/service tests/faults tests/browser
 
 wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, sslyze
 	@[ -x $(VENV)/tls/bin/python ] || $(PYTHON) -m venv $(VENV)/tls

@@ -51,6 +51,13 @@ def measure_view(*, rounds: int, seconds: float) -> list[Result]:
     results.append(
         Result(TOPIC, "µs", Side.of("softening a frame", soft), Side.of("libx264 ultrafast of that frame", encoder))
     )
+    painter, scene = RoomPainter(), RoomScene()
+    drawn, encoder = alternately(lambda: painter.paint(scene, 0.0, 0.0), _encoding(frames), rounds, seconds)
+    results.append(
+        Result(
+            TOPIC, "µs", Side.of("drawing the bench's room", drawn), Side.of("libx264 ultrafast of that frame", encoder)
+        )
+    )
     return results
 
 
