@@ -65,17 +65,18 @@ export function postJson(path, value) {
   return ask(path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(value)});
 }
 
-/**
- * Sign a command, send it to the home, verify what the home's own key answered. Gives the message of `answerKind`;
- * throws RefusedError with the home's code, the centre's, or `forged-reply` when the answer is not the home's.
- */
-export async function command({key, grant}, home, kind, values, answerKind) {
+/** One command, signed and ready to be sent or carried: {jti, envelope}. */
+export async function signCommand({key, grant}, home, kind, values) {
   const jti = newId();
-  const jws = await sign(key, kind, {aud: home.audience, jti, ...values});
+  return {jti, envelope: `${grant}~${await sign(key, kind, {aud: home.audience, jti, ...values})}`};
+}
+
+/** Send what `signCommand` gave; see `command`. */
+export async function sendSigned(home, {jti, envelope}, answerKind) {
   const {reply} = await ask(`/api/v1/homes/${encodeURIComponent(home.gateway)}/commands`, {
     method: "POST",
     headers: {"Content-Type": "text/plain"},
-    body: `${grant}~${jws}`,
+    body: envelope,
   });
   let verified;
   try {
@@ -88,4 +89,12 @@ export async function command({key, grant}, home, kind, values, answerKind) {
   if (message.re !== jti || message.gateway !== home.gateway) throw new RefusedError("forged-reply");
   if (answered === "refused") throw new RefusedError(message.code);
   return message;
+}
+
+/**
+ * Sign a command, send it to the home, verify what the home's own key answered. Gives the message of `answerKind`;
+ * throws RefusedError with the home's code, the centre's, or `forged-reply` when the answer is not the home's.
+ */
+export async function command(operator, home, kind, values, answerKind) {
+  return await sendSigned(home, await signCommand(operator, home, kind, values), answerKind);
 }

@@ -14,6 +14,7 @@ import {connected, listen, load} from "./news.js";
 import {beginPlan, showPlan} from "./plan.js";
 import {moveByKey, showQueue} from "./queue.js";
 import {t} from "./say.js";
+import {beginSetup, showSetup} from "./setup.js";
 import {clockTime} from "./words.js";
 
 const ASK_AGAIN_S = 15;
@@ -41,8 +42,10 @@ function show() {
   if (byId("handovers-strip").parentElement !== place) place.prepend(byId("handovers-strip"));
   byId("no-handovers").hidden = view !== "handovers" || desk.handovers.length > 0;
   document.title = desk.gateway === null ? t("Night checks") : `${desk.gateway} – ${t("Night checks")}`;
-  if (view === "home") showHome();
-  else VIEWS[view].show?.();
+  if (view === "home") {
+    showHome();
+    showSetup();
+  } else VIEWS[view].show?.();
 }
 
 async function follow() {
@@ -196,6 +199,7 @@ async function begin() {
   });
   guardPicture();
   beginAccount();
+  beginSetup();
   if (mayView("plan")) beginPlan();
   byId("log-out").addEventListener("click", async () => {
     desk.check?.close();
