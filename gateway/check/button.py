@@ -15,6 +15,8 @@ from typing import Final
 LONG_S: Final = 4.0
 """From here on it is *stop*: longer than a hand that gropes for the light, shorter than patience."""
 STUCK_S: Final = 20.0
+START_S: Final = 180.0
+"""A first look that is later than this in a boot is a process that was started anew: what is held then says nothing."""
 
 
 class Meaning(Enum):
@@ -36,11 +38,18 @@ class Button:
     is_down: bool = False
     since_s: float = 0.0
     is_stuck: bool = False
+    is_held_since_start: bool = False
+    """Down at the first look after power came, and not up since: also of the look that says what the press meant."""
     _last: bool = False
+    _looked: bool = False
 
 
 def feel(button: Button, is_pressed: bool, now_s: float) -> tuple[Button, Meaning | None]:
     """One look; `now_s` is BOOTTIME. Two looks in a row must agree, which is what keeps a bouncing contact out."""
+    if not button._looked:  # noqa: SLF001  its own room
+        button = replace(button, _looked=True, is_held_since_start=is_pressed and now_s < START_S)
+    elif not button.is_down and not button._last:  # noqa: SLF001  its own room
+        button = replace(button, is_held_since_start=False)
     if is_pressed != button._last:  # noqa: SLF001  its own room
         return replace(button, _last=is_pressed), None
     if is_pressed and not button.is_down:

@@ -2,7 +2,8 @@
 
 Unit: tillsyn-fresh, run as the guard's user in the guard's place while there is no `guard.toml`. The keys never leave
 this user: the wizard, which has the network, sees public halves only. `guard.toml` is written last and is the commit:
-before it the device is factory-fresh whatever lies beside it, after it the device is enrolled whole.
+before it the device is factory-fresh whatever lies beside it, after it the device is enrolled whole. The button is read
+here too, for set-up's physical act (`fresh_button`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.config.file import AbsolutePath, Config, GuardConfig, load
+from gateway.core.boottime import boottime_s
 from gateway.core.error import ConfigError
 from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.edge.service_systemd import bound_socket, demand_isolation, feed_watchdog, harden, run_until_signal
@@ -30,6 +33,7 @@ from gateway.protocol.envelope import make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey
 from gateway.protocol.message import GatewayId
 from gateway.protocol.tunnel_key import new_private_key, public_key
+from gateway.services.fresh_button import watch_button
 from gateway.services.guard_core import close_fds
 from gateway.services.guard_state import load_device_key, load_ledger_key
 
@@ -69,8 +73,9 @@ class _InstalledError(Exception):
 class Fresh:
     """The running service; ends by itself once the device is enrolled."""
 
-    def __init__(self, config: FreshConfig) -> None:
+    def __init__(self, config: FreshConfig, *, now_s: Callable[[], float] = boottime_s) -> None:
         self._config = config
+        self._now_s = now_s
         self._directory = Path(config.identity_dir)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -81,6 +86,7 @@ class Fresh:
             async with asyncio.TaskGroup() as group:
                 group.create_task(feed_watchdog(), name="watchdog")
                 group.create_task(self._accept(listener), name="setup")
+                group.create_task(watch_button(self._template(), self._now_s), name="button")
         except* _InstalledError:
             LOG.info("enrolled: the guard takes over")
         finally:

@@ -38,8 +38,6 @@ STARVED_AFTER_S: Final = 2.0
 FED_AFTER_S: Final = 60.0
 SUNK_AFTER_S: Final = 2.0
 PARK_AGAIN_EVERY_S: Final = 600.0
-START_S: Final = 180.0
-"""A guard whose first look is later than this in a boot was restarted: what is held then is no act of set-up."""
 
 
 @dataclass(slots=True)
@@ -50,9 +48,6 @@ class Interlock:
     inputs: GpiozeroInputs | None
     read_power: Callable[[], Power] | None
     _button: Button = field(default_factory=Button)
-    _looked: bool = False
-    _held_since_start: bool = False
-    """Down at the first look after power came, and not up since."""
     _away_since_s: float | None = None
     _power_due_s: float = 0.0
     _low_since_s: float | None = None
@@ -92,15 +87,13 @@ class Interlock:
 
     def _look_at_button(self, now_s: float) -> None:
         is_pressed = self.inputs is not None and self.inputs.is_pressed()
-        if not self._looked:
-            self._looked, self._held_since_start = True, is_pressed and now_s < START_S
         self._button, meaning = feel(self._button, is_pressed, now_s)
         match meaning:
             case None:
                 pass
             case Meaning.PRESSED:
                 self.core.dispatch(machine.Fault(Why.RESIDENT_STOPPED))
-            case Meaning.NOT_TONIGHT | Meaning.STOP if self._held_since_start:
+            case Meaning.NOT_TONIGHT | Meaning.STOP if self._button.is_held_since_start:
                 LOG.info("the button: held since power came")
                 self.hands.act_at_button()
             case Meaning.NOT_TONIGHT:
@@ -115,8 +108,6 @@ class Interlock:
                 self.records.append(RecordKind.TAMPER, why="button-stuck")
             case Meaning.FREED:
                 LOG.warning("the button is free again")
-        if not self._button.is_down and not is_pressed:
-            self._held_since_start = False
 
     def _look_at_place(self, now_s: float) -> None:
         if self.inputs is None or self.inputs.is_in_place() or self.core.gate.moved:

@@ -91,6 +91,20 @@ def mount_parts(mount: MountConfig, world: str | None) -> MountParts:
     return MountParts(mount, calibration, tilt, BenchFactory(bench, calibration), bench.pan_deg(calibration))
 
 
+def button_alone(mount: MountConfig, world: str | None) -> GpiozeroInputs | None:
+    """The resident's button without anything that moves or shines; None where it is not fitted.
+
+    Raises ConfigError; HardwareFaultError when its pin can't be had.
+    """
+    if mount.button_pin is None:
+        return None
+    if mount.driver != "bench":
+        return GpiozeroInputs(factory=board_factory("lgpio", frozenset()), button_pin=mount.button_pin)
+    if world is None:
+        raise ConfigError("mount.driver = 'bench' needs `world`, the directory of the simulated home")
+    return GpiozeroInputs(factory=BenchFactory(BenchWorld(world, pan_pin=mount.pan_pin)), button_pin=mount.button_pin)
+
+
 def _calibration(axis: Any, **more: float) -> Calibration:
     """The calibration in a MountConfig or TiltConfig. Raises ConfigError for values that no servo may be given."""
     return Calibration(

@@ -416,6 +416,8 @@ def _overlay(setting: Setting, root: Path) -> None:
         (TREE / "systemd" / "sysusers", root / "usr/lib/sysusers.d"),
         (TREE / "systemd" / "tmpfiles", root / "usr/lib/tmpfiles.d"),
         (TREE / "systemd" / "udev", root / "usr/lib/udev/rules.d"),
+        (TREE / "systemd" / "dbus", root / "usr/share/dbus-1/system.d"),
+        (TREE / "systemd" / "networkmanager", root / "usr/lib/NetworkManager/conf.d"),
         (RECIPE / "root", root),
         (RECIPE / "board" / setting.board, root),
         (RECIPE / "variant" / setting.variant, root),

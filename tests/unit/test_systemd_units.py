@@ -14,6 +14,7 @@ Mutations tried, each turns a test here red:
   60-tillsyn.rules: MODE="0660" for vcio                                    -> the firmware's mailbox
   tillsyn-setup.service: the condition on `done` without its `!`            -> set-up starts on a device that is not ...
   tillsyn-setup.service: SupplementaryGroups=tillsyn-guard                  -> the access matrix
+  dbus/tillsyn-setup.conf: leave out the link's part                        -> the bus lets set-up ...
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -108,7 +110,7 @@ def test_the_groups_are_the_access_matrix():
         "link": set(),
         "park": {"tillsyn-pins"},
         "tunnel": set(),
-        "fresh": set(),
+        "fresh": {"tillsyn-pins"},
         "setup": set(),
         "renew": set(),
         "upkeep": set(),
@@ -243,6 +245,22 @@ def test_only_the_guard_and_the_wizard_may_enter_the_directory_that_is_theirs():
     assert line.split()[:5] == ["d", "/run/tillsyn-setup", "2770", "tillsyn-guard", "tillsyn-setup"]
     writes = {service: words(f"tillsyn-{service}.service", "ReadWritePaths") for service in SERVICES}
     assert [service for service in SERVICES if "-/run/tillsyn-setup" in writes[service]] == ["guard", "fresh", "setup"]
+
+
+def test_the_bus_lets_set_up_and_the_tunnel_speak_with_networkmanager_and_no_other_user_of_ours():
+    """Tried on a real bus by `make networkmanager-contract`."""
+    policies = ET.parse(ROOT / "systemd/dbus/tillsyn-setup.conf").getroot().findall("policy")
+    whole = {
+        (policy.get("user"), rule.tag, rule.get("send_destination", "").rpartition(".")[2])
+        for policy in policies
+        for rule in policy
+        if set(rule.attrib) == {"send_destination"}
+    }
+    users = re.findall(r"^u +(tillsyn-\w+)", (ROOT / "systemd/sysusers/tillsyn.conf").read_text(), re.MULTILINE)
+    allowed = {"NetworkManager": {"tillsyn-setup", "tillsyn-tunnel"}, "Avahi": {"tillsyn-setup"}}
+    for name, those in allowed.items():
+        assert {user for user, tag, to in whole if (tag, to) == ("deny", name)} == set(users) - those
+    assert {user for user, tag, _ in whole if tag == "allow"} == {"tillsyn-setup"}
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("tillsyn-*.service")))
