@@ -97,7 +97,9 @@ class Evening:
     @property
     def is_waiting(self) -> bool:
         """Something goes on by itself, and the page is to look again."""
-        waits = (Step.COMPARE, Step.COMMIT, Step.CHECK, Step.ALARM)
+        waits = [Step.COMPARE, Step.COMMIT, Step.CHECK]
+        if self.progress.alarm is not None:
+            waits.append(Step.ALARM)
         looks = self.surroundings is None and self.progress.step is Step.NETWORK
         return self.asks or looks or self.joining is not None or self.testing or self.progress.step in waits
 

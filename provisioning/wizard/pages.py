@@ -41,6 +41,8 @@ from provisioning.wizard.words import (
     PREVIEWS,
     REFUSALS,
     TROUBLES,
+    UNMEASURED,
+    decimal_in,
     language_for,
     languages,
     say_in,
@@ -205,11 +207,12 @@ class Pages:
                     one,
                     None if one.is_good else say(LINES[one.name][1]),
                     value_in(say, one.value or ""),
+                    one.value not in UNMEASURED,
                 )
                 for one in evening.progress.line
             ],
             signed=evening.signed() if step in (Step.PROTOCOL, Step.DONE) else None,
-            number=ORDER.index(step) + 1,
+            number=None if evening.asks else ORDER.index(step) + 1,
             of=len(ORDER),
             is_waiting=evening.is_waiting and trouble is None,
         )
@@ -221,6 +224,7 @@ class Pages:
     def _html(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         language = self._language(request)
         values |= {"_": say_in(language), "language": language, "languages": languages()}
+        values["decimal"] = lambda number: decimal_in(language, number)
         page = self._templates.get_template(template).render(values)
         return Response(page, status, media_type="text/html; charset=utf-8")
 
@@ -455,6 +459,7 @@ class Pages:
                     gateway=evening.stub.gateway,
                     date=date,
                     sha256=hashlib.sha256(signed).hexdigest(),
+                    language=self._language(request),
                 )
             case _:
                 return RedirectResponse("/", status_code=303)

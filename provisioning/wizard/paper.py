@@ -6,7 +6,9 @@ No name and no address is printed: there is a line to write them on. Large print
 from __future__ import annotations
 
 import io
+import re
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 import reportlab
 from reportlab.lib.pagesizes import A4
@@ -16,8 +18,9 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
+from gateway.protocol.message import ProtocolLine
 from provisioning.wizard.machine import Progress, protocol_lines
-from provisioning.wizard.words import Say
+from provisioning.wizard.words import PROTOCOL_LINES, UNMEASURED, Say, decimal_in, value_in
 
 BODY_PT: Final = 14
 # The face that ReportLab brings along, with å, ä and ö; a paragraph asks for it when it is made.
@@ -25,6 +28,7 @@ for _face in ("Vera", "VeraBd"):
     pdfmetrics.registerFont(TTFont(_face, f"{reportlab.__path__[0]}/fonts/{_face}.ttf"))
     pdfmetrics.registerFontFamily(_face, normal=_face, bold="VeraBd", italic=_face, boldItalic="VeraBd")
 _BODY: Final = ParagraphStyle("body", fontName="Vera", fontSize=BODY_PT, leading=20, spaceAfter=8)
+_CELL: Final = ParagraphStyle("cell", parent=_BODY, fontSize=10, leading=13, spaceAfter=0)
 _HEAD: Final = ParagraphStyle("head", parent=_BODY, fontName="VeraBd", fontSize=20, leading=26, spaceAfter=14)
 
 
@@ -49,16 +53,17 @@ def receipts(say: Say, progress: Progress, *, gateway: str, date: str) -> bytes:
     return _page(story, say("Receipts"))
 
 
-def protocol(say: Say, progress: Progress, *, gateway: str, date: str, sha256: str | None) -> bytes:
-    """Every line of the installation, as it was signed by the device."""
-    how = {"measured": say("measured"), "ticked": say("ticked off"), "recorded": say("recorded")}
+def protocol(say: Say, progress: Progress, *, gateway: str, date: str, sha256: str | None, language: str) -> bytes:
+    """Every line of the installation that the device has signed, in words."""
     rows = [
-        [line.name, how[line.how], say("good") if line.is_good else say("not good"), line.value or ""]
+        [Paragraph(cell, _CELL) for cell in (_name(say, line), _how(say, line), _result(say, line), value)]
         for line in protocol_lines(progress)
+        for value in (_value(say, line, language),)
     ]
     table = Table(
         [[say("Line"), say("How"), say("Result"), say("Value")], *rows],
-        colWidths=[52 * mm, 34 * mm, 28 * mm, 56 * mm],
+        colWidths=[62 * mm, 26 * mm, 22 * mm, 50 * mm],
+        hAlign="LEFT",
         repeatRows=1,
     )
     table.setStyle(
@@ -81,6 +86,27 @@ def protocol(say: Say, progress: Progress, *, gateway: str, date: str, sha256: s
         story.append(Paragraph(say("Signed by the device. SHA-256 of the signed protocol:"), _BODY))
         story.append(Paragraph(f"{sha256[:32]}<br/>{sha256[32:]}", _BODY))
     return _page(story, say("Protocol of the installation"))
+
+
+def _name(say: Say, line: ProtocolLine) -> str:
+    return escape(say(PROTOCOL_LINES.get(line.name, line.name)))
+
+
+def _how(say: Say, line: ProtocolLine) -> str:
+    if line.value in UNMEASURED:
+        return "-"
+    return {"measured": say("measured"), "ticked": say("ticked off"), "recorded": say("recorded")}[line.how]
+
+
+def _result(say: Say, line: ProtocolLine) -> str:
+    if line.value in UNMEASURED:
+        return "-"
+    return say("good") if line.is_good else say("not good")
+
+
+def _value(say: Say, line: ProtocolLine, language: str) -> str:
+    value = value_in(say, line.value or "")
+    return escape(decimal_in(language, float(value)) if re.fullmatch(r"[0-9]+\.[0-9]", value) else value)
 
 
 def _facts(rows: tuple[tuple[str, str], ...]) -> Table:

@@ -41,6 +41,8 @@ from provisioning.wizard.pages import Pages
 LOG = logging.getLogger("tillsyn.setup")
 
 LOOK_S: Final = 0.2
+ANNOUNCE_AGAIN_S: Final = 10.0
+"""Avahi may come up later, or be busy when it is asked."""
 
 
 class Setup:
@@ -94,7 +96,7 @@ class Setup:
                     group.create_task(feed_watchdog(), name="watchdog"),
                 ]
                 if self._config.announce:
-                    group.create_task(self._announce(), name="name")
+                    beside.append(group.create_task(self._announce(), name="name"))
                 await self._doors()
                 for task in beside:
                     task.cancel()
@@ -102,7 +104,8 @@ class Setup:
             await self._network.close()
 
     async def _announce(self) -> None:
-        await announce(self._evening.stub.host, self._config.bus)
+        while not await announce(self._evening.stub.host, self._config.bus):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(ANNOUNCE_AGAIN_S)
 
     async def _doors(self) -> None:
         evening = self._evening

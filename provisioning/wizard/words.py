@@ -89,8 +89,39 @@ VALUES: Final = {
     "tls": later("no secure connection"),
     "certificate": later("another certificate"),
     "broken off": later("broken off"),
+    "wifi": later("Wi-Fi"),
+    "ethernet": later("cable"),
+    "mobile": later("mobile router"),
 }
 """What stands beside a result, where it is a word; in the signed protocol it stays as it is."""
+
+
+PROTOCOL_LINES: Final = {
+    **{name: words for name, (words, _) in LINES.items()},
+    "network": later("Network"),
+    "information-read": later("The information was read together"),
+    "consent-resident": later("The resident's consent"),
+    "consent-cohabitant": later("Consent of who else lives here"),
+    "loan-receipt": later("Number of the loan's receipt"),
+    "key-receipt": later("Key tag"),
+    "aim-deg": later("Aim of the camera (degrees)"),
+    "room-dark": later("The bed was seen in the dark"),
+    "lamp-seen": later("The resident saw the lamp"),
+    "noise-heard": later("The camera turned quietly"),
+    "check-frames": later("Pictures in the real check"),
+    "check-s": later("Length of the real check (s)"),
+    "test-alarm": later("The test alarm was answered"),
+}
+"""What a line of the protocol is called on the resident's paper; in the signed protocol it is the name."""
+
+UNMEASURED: Final = frozenset({"none", "not measured"})
+"""Values of a line of which nothing was found out, because there is nothing here to find out: neither good nor bad."""
+
+
+def decimal_in(language: str, number: float) -> str:
+    """One decimal, as it is written in that language: English with a point, every other with a comma."""
+    text = f"{number:.1f}"
+    return text if language == "en" else text.replace(".", ",")
 
 
 def value_in(say: Say, value: str) -> str:
