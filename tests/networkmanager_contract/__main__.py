@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -51,9 +52,17 @@ def build(cache: Path) -> tuple[Path, Path]:
     for name in OURS:
         (contract / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(TREE / name, contract / name)
-    # What maintainer scripts would have done, as far as it is needed: two files of users, and the modules' order.
+    # What maintainer scripts would have done, as far as it is needed: two files of users, and the modules' order; and
+    # of the image's recipe, who may speak with NetworkManager.
+    ours = re.findall(r"^u +(tillsyn-\w+) +(\d+)", (TREE / "systemd/sysusers/tillsyn.conf").read_text(), re.MULTILINE)
+    more = {
+        "passwd": "".join(f"{name}:*:{number}:{number}::/:/bin/false\n" for name, number in ours),
+        "group": "".join(f"{name}:*:{number}:\n" for name, number in ours),
+    }
     for name, text in USERS.items():
-        (debian / "etc" / name).write_text(text)
+        (debian / "etc" / name).write_text(text + more[name])
+    for name, place in (("dbus", "usr/share/dbus-1/system.d"), ("networkmanager", "usr/lib/NetworkManager/conf.d")):
+        shutil.copytree(TREE / "systemd" / name, debian / place, dirs_exist_ok=True)
     for name in ("dev", "proc", "sys", "run", "tmp", "var/lib/NetworkManager", "var/lib/dbus"):
         (debian / name).mkdir(parents=True, exist_ok=True)
     for name, target in (("var/run", "/run"), ("etc/resolv.conf", "/run/NetworkManager/resolv.conf")):

@@ -35,11 +35,13 @@ echo "namespace: NetworkManager $(NetworkManager --version)"
 cd /opt/contract
 PYTHONPATH=/opt/contract PYTHONDONTWRITEBYTECODE=1 python3 -u contract.py --namespace ${ONLY:-} || { tail -60 /run/nm.log; exit 1; }
 [ -z "${ONLY:-}" ] || exit 0
+avahi-daemon --no-drop-root --no-chroot --no-rlimits --daemonize
+sleep 2
+PYTHONPATH=/opt/contract PYTHONDONTWRITEBYTECODE=1 python3 policy.py
 nmcli device set eth0 managed no
 ip address replace 10.77.0.2/24 dev eth0
 ip link set eth0 up
 ip netns exec far ip link set far up
-avahi-daemon --no-drop-root --no-chroot --no-rlimits --daemonize
 sleep 2
 PYTHONPATH=/opt/contract PYTHONDONTWRITEBYTECODE=1 python3 announce.py
 '

@@ -45,18 +45,13 @@ class RealHome:
         return len([line for line in found if "loopback" not in line])
 
     async def joined(self) -> str | None:
-        return self._ssid("managed")
+        """As the kernel has it. `iw info` does not name a station's network on Linux 6.1, `link` does."""
+        said = _facts("link", ": ")
+        return _spelled(said["SSID"]) if "SSID" in said else None
 
     async def access_point(self) -> str | None:
-        return self._ssid("AP")
-
-    def _ssid(self, kind: str) -> str | None:
-        """Of the radio, as the kernel has it: nothing that NetworkManager says of itself."""
-        facts = dict(line.strip().partition(" ")[::2] for line in run("iw", "dev", "wlan0", "info").splitlines())
-        if facts.get("type") != kind or "ssid" not in facts:
-            return None
-        # iw spells what is not ASCII as \\xNN.
-        return re.sub(rb"\\x(..)", lambda found: bytes.fromhex(found[1].decode()), facts["ssid"].encode()).decode()
+        said = _facts("info", " ")
+        return _spelled(said["ssid"]) if said.get("type") == "AP" and "ssid" in said else None
 
     async def plug(self, cable: str) -> None:
         """The far end of a veth, in a namespace of its own: down, silent, or with a DHCP server."""
@@ -76,6 +71,17 @@ class RealHome:
                 run("nmcli", "connection", "delete", line.partition(":")[0])
         await self.network.close()
         await asyncio.sleep(1.0)
+
+
+def _facts(word: str, between: str) -> dict[str, str]:
+    """What the kernel says of the radio: nothing that NetworkManager says of itself."""
+    said = run("iw", "dev", "wlan0", word).splitlines()
+    return dict(line.strip().partition(between)[::2] for line in said)
+
+
+def _spelled(name: str) -> str:
+    """iw spells what is not ASCII as \\xNN."""
+    return re.sub(rb"\\x(..)", lambda found: bytes.fromhex(found[1].decode()), name.encode()).decode()
 
 
 async def one(name: str, work: Case) -> bool:
