@@ -115,7 +115,8 @@ def _device(device: BenchDevice, bus: str, *, isolate: bool, try_s: float) -> No
     guard |= {name: str(run / f"{name.removesuffix('_socket')}.sock") for name in guard if name.endswith("_socket")}
     link = {key: value for key, value in _read(made / "link.toml").items() if key not in LINK_INSTALLATION}
     link |= {"guard_socket": str(run / "guard.sock"), "outbox": str(folder / "link" / "outbox.sqlite")}
-    eye = _read(made / "eye.toml") | {"eye_socket": str(run / "eye.sock")}
+    # The room is drawn by the processor that everything else runs on: not the camera's patience is tried here.
+    eye = _read(made / "eye.toml") | {"eye_socket": str(run / "eye.sock"), "picture_limit_s": 5.0}
     etc = folder / "etc"
     _write(etc / "guard-template.toml", guard)
     _write(etc / "link-template.toml", link)

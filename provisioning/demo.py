@@ -76,6 +76,7 @@ async def start_broker(home: BenchHome, *, before: Sequence[str] = ()) -> asynci
         await asyncio.sleep(0.05)
     if before:
         return process
+    await _end(process)
     raise ConfigError(f"mosquitto does not listen after {START_LIMIT_S:g} s: {_tail(home, 'broker')}")
 
 
@@ -96,6 +97,7 @@ async def start_centre(home: BenchHome, *, before: Sequence[str] = ()) -> tuple[
                     return process, found[0]
     except TimeoutError:
         pass
+    await _end(process)
     raise ConfigError(f"the centre did not start: {_tail(home, 'centre')}")
 
 

@@ -5,7 +5,7 @@ import {Check, prepare} from "./check.js";
 import {byId, complain, desk, fromTemplate, may, nowMs, nowUnixS, openHome, say, setText} from "./desk.js";
 import {chosenDue, dueOf, fillPill, noteText, whenText} from "./due.js";
 import {t} from "./say.js";
-import {clockObstacle, clockTime, decimal, duration, ending, lastView, LOGGED_KINDS, logged, nextStep, refusal, view} from "./words.js";
+import {clockObstacle, clockTime, decimal, duration, ending, isLogged, lastView, logged, nextStep, refusal, view} from "./words.js";
 
 const RENEW_BEFORE_S = 6;
 const ASK_AGAIN_S = 15;
@@ -132,7 +132,7 @@ export async function showLog() {
     return; // the log comes with the next news; a message here would hide a more important one
   }
   if (desk.gateway !== home.gateway) return;
-  const rows = records.filter((row) => row.kind === "closed" || LOGGED_KINDS.has(row.kind)).map((row) => ({
+  const rows = records.filter(isLogged).map((row) => ({
     unixS: row.time_lo_unix_s, watchedS: row.watched_s, who: row.who, what: logged(row), check: row.kind === "closed" ? row.check : null,
   }));
   const recorded = new Set(rows.map((row) => row.check));

@@ -111,12 +111,21 @@ const KINDS = {
   "power": t("Power"),
   "integrity-alarm": t("Log alarm"),
 };
-/** Kinds of ledger records that stand in the log besides closed checks. */
-export const LOGGED_KINDS = new Set(Object.keys(KINDS));
+// Of set-up what opens and ends it. Source: gateway/services/guard_setup.py, `Door`.
+const SET_UP = {
+  "begun": t("Set-up begun"),
+  "allowed": t("Set-up again: a steward consents"),
+  "entered": t("Set-up again: begun at the device"),
+  "done": t("Set-up done"),
+};
+/** Whether a ledger record stands in the log. */
+export const isLogged = ({kind, why}) => kind === "closed" || kind in KINDS || (kind === "setup" && why in SET_UP);
 
 /** One ledger record's outcome. */
 export function logged(row) {
   if (row.kind === "closed") return ending(row.why);
+  if (row.kind === "setup") return SET_UP[row.why];
+  if (row.kind === "handover" && row.why === "test-alarm") return t("Test alarm");
   const why = row.why ? ` (${row.why.replaceAll("-", " ")})` : "";
   return `${KINDS[row.kind] ?? row.kind}${why}`;
 }

@@ -346,7 +346,13 @@ class Pages:
         by_deg = {"up": 2.0, "down": -2.0, "up-more": 8.0, "down-more": -8.0}.get(fields.get("way", ""))
         if by_deg is None:
             return self._again(request)
-        return await self._ask_guard(setup.Nudge(by_deg))
+        await self._ask_guard(setup.Nudge(by_deg))
+        if not self._is_script(request):
+            return None
+        # The page's script turns without loading the page anew: it is told here why nothing moved.
+        trouble, self._evening.trouble = self._evening.trouble, None
+        say = say_in(self._language(request))
+        return JSONResponse({"message": "" if trouble is None else self._trouble(say, trouble)})
 
     async def _aim(self, _request: Request, _fields: dict[str, str]) -> Response | None:
         guard = self._evening.guard

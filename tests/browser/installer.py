@@ -18,6 +18,10 @@ from device_bench import RunningDevice
 
 AXE = Path(__file__).parent / "axe"
 PHONE = {"width": 390, "height": 844}
+PICTURE_OR_WORDS = """() => document.getElementById("look").hidden
+  ? document.getElementById("picture").getVideoPlaybackQuality().totalVideoFrames > 10 && "picture"
+  : document.getElementById("state").textContent"""
+"""Of the aim's page, while it tries: that there is a picture, or why there is none."""
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 
 
@@ -44,6 +48,7 @@ class Installer:
     errors: list[str] = field(default_factory=list)
     looked_at: int = 0
     has_script: bool = True
+    turns_too_far: bool = False
 
     async def step(self) -> str | None:
         return await self.page.locator("main").get_attribute("data-step")
@@ -135,17 +140,39 @@ class Installer:
         await self.page.fill("#keys", "T-101 T-102")
         await self.press("receipt")
 
-    async def aim(self) -> None:
-        await self.page.click("#look")
-        await expect(self.page.locator("#turning")).to_be_visible(timeout=40_000)
-        frames = "() => document.getElementById('picture').getVideoPlaybackQuality().totalVideoFrames"
-        await self.page.wait_for_function(f"() => ({frames})() > 10", timeout=40_000)
+    async def aim(self, expected_deg: int = 18) -> None:
+        """One nudge of 8° up, and saved: from the new device's 10°, or from what was saved last."""
+        await self._show_picture()
         before_deg = self.running.mount_deg()
+        if self.turns_too_far:
+            await self._turn_too_far(before_deg)
         await self.page.click("[data-way=up-more]")
         await self.running.until(lambda: abs(self.running.mount_deg() - before_deg - 8) < 0.6, 20.0, "the nudge")
         await self.look("aiming")
         await self.press("aim")
-        await expect(self.page.get_by_test_id("aim")).to_contain_text("18", timeout=40_000)
+        await expect(self.page.get_by_test_id("aim")).to_contain_text(str(expected_deg), timeout=40_000)
+
+    async def _turn_too_far(self, before_deg: float) -> None:
+        """Down as far as it goes, where the page says so; and back."""
+        await self.page.click("[data-way=down-more]")
+        await self.running.until(lambda: abs(self.running.mount_deg() - before_deg + 8) < 0.6, 20.0, "down")
+        await self.page.click("[data-way=down-more]")
+        words = "Den kan inte vridas längre" if await self.language() == "sv" else "It can't turn further this way."
+        await expect(self.page.locator("#state")).to_contain_text(words, timeout=20_000)
+        await self.look("too-far")
+        await self.page.click("[data-way=up-more]")
+        await self.running.until(lambda: abs(self.running.mount_deg() - before_deg) < 0.6, 20.0, "up again")
+
+    async def _show_picture(self) -> None:
+        """Press until there is a picture, three times at most: as the page says, *try again*."""
+        said = ""
+        for _ in range(3):
+            await self.page.click("#look", timeout=40_000)
+            got = await self.page.wait_for_function(PICTURE_OR_WORDS, timeout=60_000)
+            said = str(await got.json_value())
+            if said == "picture":
+                return
+        raise AssertionError(f"no picture: {said}")
 
     async def tick(self) -> None:
         for name in ("room-dark", "lamp-seen", "noise-heard"):
@@ -172,6 +199,7 @@ async def installer(
     shots: Path | None = None,
     has_script: bool = True,
     other_names: tuple[str, ...] = (),
+    turns_too_far: bool = False,
     **context: Any,
 ) -> AsyncIterator[Installer]:
     """A phone in this language. Its browser takes the label's key alone; `other_names` lead to the device too."""
@@ -188,7 +216,7 @@ async def installer(
             viewport=PHONE, is_mobile=True, has_touch=True, locale=language, java_script_enabled=has_script, **context
         )
         page = await phone.new_page()
-        one = Installer(running, browser, phone, page, shots, has_script=has_script)
+        one = Installer(running, browser, phone, page, shots, has_script=has_script, turns_too_far=turns_too_far)
         page.on("pageerror", lambda error: one.errors.append(str(error)))
         try:
             yield one

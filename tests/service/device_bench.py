@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ class RunningDevice:
     device: BenchDevice
     running: RunningBench
     air: Air
+    agreed: int = 0
 
     @property
     def world(self) -> BenchWorld:
@@ -114,7 +115,11 @@ class RunningDevice:
             assert said.status_code == 200, said.text
 
     async def agree(self) -> None:
-        await put_agreement(self.running, bench_home.agreement_now(self.device.home))
+        """An agreement with a check that is due now: each time a newer version, with a line of its own."""
+        self.agreed += 1
+        agreement = bench_home.agreement_now(self.device.home, version=self.agreed)
+        agreement["lines"][0]["id"] = f"night-{self.agreed}"
+        await put_agreement(self.running, agreement)
 
     async def make_check(self, watch_s: float = 1.5) -> None:
         """The operator looks, sees the resident, and says so; on a busy machine perhaps at the second try."""
@@ -149,8 +154,10 @@ class RunningDevice:
 
 
 @asynccontextmanager
-async def device_bench(directory: Path, *, air: Air | None = None, try_s: float = 8.0) -> AsyncIterator[RunningDevice]:
-    """Everything up; the device is factory-fresh and its wizard listens."""
+async def device_bench(
+    directory: Path, *, air: Air | None = None, try_s: float = 8.0, before: Sequence[str] = ()
+) -> AsyncIterator[RunningDevice]:
+    """Everything up; the device is factory-fresh and its wizard listens. `before` are words before its command."""
     air = air or Air()
     directory.mkdir(parents=True, exist_ok=True)
     with private_bus(directory) as bus:
@@ -160,7 +167,7 @@ async def device_bench(directory: Path, *, air: Air | None = None, try_s: float 
         try:
             running.processes["broker"] = await start_broker(device.home)
             running.processes["centre"], running.url = await start_centre(device.home)
-            running.processes["home"] = await start_home(device.home)
+            running.processes["home"] = await start_home(device.home, before=before)
             started = RunningDevice(device, running, air)
             await started.until(started.port_is_open, 30.0, "the wizard listens")
             yield started

@@ -1,4 +1,5 @@
-"""Set-up is entered again, in a real Chromium against real processes: with a line, and without one.
+"""Set-up is entered again, in a real Chromium against real processes: with a line, and without one. The steward
+consents at the console, the installer is at the phone.
 
 What the guard decides is in tests/unit/test_guard_set_up_again.py, with its mutations.
 """
@@ -6,9 +7,7 @@ What the guard decides is in tests/unit/test_guard_set_up_again.py, with its mut
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,6 @@ from running_bench import run
 
 from centre.operator import Operator
 from gateway.ipc import frame
-from gateway.protocol.envelope import sign, verify
-from gateway.protocol.key import VerifyingKey
-from gateway.protocol.message import Accepted, SetupEnter
 from gateway.services import hand
 from provisioning.demo import _end, start_broker
 
@@ -37,20 +33,39 @@ async def act(running: RunningDevice) -> None:
     await hand.tell(running.device.directory / "run" / "control.sock", frame.SetupAct())
 
 
-async def consent(running: RunningDevice, *, by_line: bool) -> bytes:
-    """What a steward's own key signs, under a grant of the centre's; given to the phone, or sent by the centre."""
-    async with Operator(running.running.url, running.device.steward_token) as steward, asyncio.timeout(40):
-        gateway = running.device.stub.setup.gateway
-        home = await steward.home(gateway)
-        while by_line and not home.get("online"):
+async def steward(one: Installer) -> Installer:
+    """The centre's steward at the console, with this home open."""
+    running = one.running
+    context = await one.browser.new_context(viewport={"width": 1280, "height": 800}, locale="sv")
+    page = await context.new_page()
+    page.on("pageerror", lambda error: one.errors.append(str(error)))
+    at_desk = Installer(running, one.browser, context, page, one.shots, one.violations)
+    await page.goto(f"{running.running.url}/login?token={running.device.steward_token}")
+    await expect(page.locator("#who")).to_have_text("steward-demo")
+    await page.evaluate("(gateway) => { location.hash = gateway; }", running.device.stub.setup.gateway)
+    await page.locator("#setup-again summary").click(timeout=40_000)
+    return at_desk
+
+
+async def carried_consent(at_desk: Installer) -> str:
+    """The steward's consent where the home has no line: what is sent to the installer's phone."""
+    await at_desk.page.get_by_test_id("setup-allow").click(timeout=40_000)
+    text = at_desk.page.get_by_test_id("setup-consent")
+    await expect(text).to_be_visible(timeout=60_000)
+    await at_desk.look("consent-carried")
+    return await text.input_value()
+
+
+async def sent_consent(at_desk: Installer) -> None:
+    """The same where it has one; the home's own key has answered when the page says so."""
+    running = at_desk.running
+    async with Operator(running.running.url, running.device.steward_token) as known, asyncio.timeout(60):
+        while not (await known.home(running.device.stub.setup.gateway)).get("online"):
             await asyncio.sleep(0.2)
-            home = await steward.home(gateway)
-        said = SetupEnter(home["audience"], f"j-{secrets.token_hex(8)}", time.time())
-        envelope = steward._grant + b"~" + sign(said, steward.key)
-        if by_line:
-            device = VerifyingKey.from_jwk(home["device_jwk"])
-            verify(await steward.send_envelope(gateway, envelope), {device.kid: device}, Accepted)
-        return envelope
+    await at_desk.page.get_by_test_id("setup-allow").click(timeout=40_000)
+    await expect(at_desk.page.locator("#setup-state")).to_contain_text("Hemmet har samtycket", timeout=60_000)
+    await expect(at_desk.page.get_by_test_id("setup-consent")).to_be_hidden()
+    await at_desk.look("consent-sent")
 
 
 async def over(running: RunningDevice) -> None:
@@ -66,14 +81,14 @@ async def code_again(one: Installer) -> None:
     await one.page.locator("form[action='/enter'] button").click()
 
 
-async def the_way_again(one: Installer) -> None:
+async def the_way_again(one: Installer, *, expected_deg: int) -> None:
     await one.at("network", 60.0)
     await one.join()
     await one.at("line", 60.0)
     await one.test_line()
     await one.press("go-on")
     await one.at("aim", 60.0)
-    await one.aim()
+    await one.aim(expected_deg)
     await one.tick()
     await one.at("check")
     await from_check(one, Clock())
@@ -99,18 +114,18 @@ def test_with_and_without_a_line(tmp_path: Path):
 
             # Without a line: the steward's consent by the phone.
             await _end(running.running.processes["broker"])
-            envelope = await consent(running, by_line=False)
-            await one.page.fill("#consent", envelope.decode())
+            at_desk = await steward(one)
+            await one.page.fill("#consent", await carried_consent(at_desk))
             await one.press("allow")
             running.running.processes["broker"] = await start_broker(running.device.home)
-            await the_way_again(one)
+            await the_way_again(one, expected_deg=26)
             await over(running)
 
             # With a line: the consent is there first, by the broker.
-            await consent(running, by_line=True)
+            await sent_consent(at_desk)
             await act(running)
             await code_again(one)
-            await the_way_again(one)
+            await the_way_again(one, expected_deg=34)
             await over(running)
             words = running.set_up_words()
             assert words.count("allowed") == words.count("entered") == 2

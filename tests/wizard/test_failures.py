@@ -1,7 +1,7 @@
 """What can go wrong in an installer's evening, each in a real Chromium against real processes (`make wizard-run`).
 
-The clock at build time is in tests/contract/test_est.py (dates are left out, and nothing else) and in
-tests/contract/test_line.py (the line's test says so, and there is no going on).
+That the dates of certificates are left out while the device does not know the time, and nothing else, is in
+tests/contract/test_est.py. A hostile neighbour is in tests/browser/test_wizard.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import sqlite3
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,44 @@ def test_every_failure_is_said_in_plain_words_and_left_behind(tmp_path: Path):
     run(work(), 570.0)
 
 
+def test_a_clock_at_the_images_build_time_is_said_and_there_is_no_way_on_before_it_is_right(tmp_path: Path):
+    """The device's processes believe that it is a year ago; those of the centre know better."""
+    clock = tmp_path / "clock"
+    clock.write_text("-400d")
+    before = (
+        "env",
+        "LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1",
+        f"FAKETIME_TIMESTAMP_FILE={clock}",
+        "FAKETIME_CACHE_DURATION=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    )
+
+    async def work() -> None:
+        async with (
+            device_bench(tmp_path / "device", before=before) as running,
+            installer(running, language="en", shots=artefacts(tmp_path / "artefacts")) as one,
+        ):
+            assert f"{datetime.now(UTC) - timedelta(days=400):%Y-%m}" in running.log()
+            await one.enter()
+            await one.at("network")
+            await one.join()
+            await one.at("line", 30.0)
+            await one.test_line()
+            assert "The device's clock is wrong." in await one.page.locator("table").inner_text()
+            assert await one.page.locator('form[action="/do/go-on"]').count() == 0
+            clock.write_text("+0")  # a time server has answered
+            await asyncio.sleep(1.5)
+            await one.press("test")
+            await expect(one.page.locator('form[action="/do/go-on"]')).to_be_visible(timeout=30_000)
+            await one.press("go-on")
+            await one.at("enrol")
+            await one.enrol()
+            await one.at("compare")
+            assert one.violations == []
+
+    run(work(), 270.0)
+
+
 def half_enrolled(running: RunningDevice) -> bool:
     """Whether one of guard and link has its part and the other not, with no commit under way."""
     guard = (running.device.directory / "guard" / "guard.toml").exists()
@@ -218,7 +257,10 @@ def test_a_power_cut_between_any_two_steps_goes_on_at_that_step(tmp_path: Path):
 def test_the_whole_evening_with_screenshots_and_its_time(tmp_path: Path, language: str):
     async def work() -> None:
         shots = artefacts(tmp_path / "artefacts")
-        async with device_bench(tmp_path) as running, installer(running, language=language, shots=shots) as one:
+        async with (
+            device_bench(tmp_path) as running,
+            installer(running, language=language, shots=shots, turns_too_far=True) as one,
+        ):
             clock = Clock()
             await whole(one, clock)
             print(f"\n{language}: {clock.in_words()}; screenshots in {shots}")

@@ -79,6 +79,9 @@ look.addEventListener("click", () => start().catch(() => end(box.dataset.lost)))
 for (const button of turning.querySelectorAll("button")) {
   button.addEventListener("click", () => {
     const body = new URLSearchParams({token: box.dataset.token, way: button.dataset.way});
-    fetch("/do/nudge", {method: "POST", body}).catch(() => end(box.dataset.lost));
+    fetch("/do/nudge", {method: "POST", headers: {"X-Setup-Token": box.dataset.token}, body})
+      .then((answer) => answer.json())
+      .then(({message}) => { if (connection) state.textContent = message; })
+      .catch(() => end(box.dataset.lost));
   });
 }
