@@ -1,5 +1,8 @@
 """Runs in the namespace, with a cable at whose far end nobody gives addresses: who of our users the bus lets through to
 NetworkManager and to Avahi (systemd/dbus, systemd/networkmanager).
+
+Mutations, each tried and red: `auth-polkit=root-only`; the link's part out of tillsyn-setup.conf; Avahi out of set-up's
+part of it.
 """
 
 from __future__ import annotations
