@@ -38,6 +38,7 @@ from provisioning.wizard.machine import ORDER, Consent, Step
 from provisioning.wizard.words import (
     JOININGS,
     LINES,
+    NOT_TRIED,
     PREVIEWS,
     REFUSALS,
     TROUBLES,
@@ -205,9 +206,9 @@ class Pages:
                 (
                     say(LINES[one.name][0]),
                     one,
-                    None if one.is_good else say(LINES[one.name][1]),
+                    None if one.is_good or one.value == NOT_TRIED else say(LINES[one.name][1]),
                     value_in(say, one.value or ""),
-                    one.value not in UNMEASURED,
+                    one.value not in UNMEASURED | {NOT_TRIED},
                 )
                 for one in evening.progress.line
             ],

@@ -79,10 +79,12 @@ LINES: Final = {
 }
 """What a line of the test is called, and what to do when it is not good."""
 
+NOT_TRIED: Final = "not tried"
+"""Value of a line that could not be tried, because one before it is bad: there is nothing to be done about it."""
 VALUES: Final = {
     "none": later("none here"),
     "not measured": later("not measured"),
-    "not tried": later("not tried"),
+    NOT_TRIED: later("not tried"),
     "not told": later("not told"),
     "connect": later("no answer"),
     "answer": later("no answer"),
