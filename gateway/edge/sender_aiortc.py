@@ -7,6 +7,9 @@ up to the next key picture; and reports drive `gateway.rate`. abs-send-time is w
 receiver's estimate is made of it. What leaves at one time is sealed and handed over together, without a task: a wake-up
 costs more than a packet.
 
+After a cut a key picture is made at once, without waiting to be asked for it: at the first word of a receiver that was
+silent, and where more is missing than can be sent again soon. What is missing from before it nobody needs any more.
+
 Source: RFC 3550 (RTP, RTCP), RFC 4588 (RTX), RFC 4585 (NACK, PLI), RFC 8285 (header extensions),
 draft-alvestrand-rmcat-remb-03.
 """
@@ -44,7 +47,7 @@ from aiortc.rtp import (
 from gateway.core.boottime import boottime_s
 from gateway.edge.camera_port import EncodedUnit
 from gateway.edge.h264_payload import payloads
-from gateway.rate import Begun, Bucket, Control, Estimated, Event, Limits, Reported, Resends, Tick, step
+from gateway.rate import Begun, Bucket, Control, Estimated, Event, Heard, Limits, Reported, Resends, Tick, step
 
 CLOCK_HZ: Final = 90_000
 """RTP clock of video. Source: RFC 6184 §8.2.1."""
@@ -57,6 +60,8 @@ NAP_S: Final = 0.02
 """Packets that become due within this time leave together: each waking costs more than a packet."""
 SKIP_ABOVE_S: Final = 0.5
 RESUME_BELOW_S: Final = 0.15
+REPAIR_MOST_S: Final = 1.0
+"""What would take longer to send again is given up for a key picture: repaired it would be shown late, and old."""
 KEY_EVERY_S: Final = 0.3
 """A receiver asks for a key picture again and again until it has it; each one is ten others."""
 TICK_S: Final = 0.25
@@ -97,10 +102,16 @@ class PacedSender(RTCRtpSender):
     """
 
     def arm(
-        self, limits: Limits, *, request_key_frame: Callable[[], None], on_control: Callable[[Control], None]
+        self,
+        limits: Limits,
+        *,
+        request_key_frame: Callable[[], None],
+        on_control: Callable[[Control], None],
+        clock: Callable[[], float] = boottime_s,
     ) -> None:
         """`on_control` is told the state of the rate four times a second, and at once when its mode changed."""
-        now_s = boottime_s()
+        self._clock = clock
+        now_s = clock()
         self.traffic = Traffic()
         self.taken = 0
         """Units that began to leave."""
@@ -121,6 +132,12 @@ class PacedSender(RTCRtpSender):
         self._first_pts_us: int | None = None
         self._await_key = True
         self._key_asked_s = -KEY_EVERY_S
+        self._begins_anew = False
+        """A key picture was asked for that ends all repairs, and has not come yet. Not so where the receiver asks:
+        it does so again and again while the one before is still on its way, and what is missing of that has to come.
+        """
+        self._first_needed: int | None = None
+        """The sequence of the newest such picture; what was sent before it is not sent again."""
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._reports_sent: dict[int, float] = {}
@@ -137,8 +154,8 @@ class PacedSender(RTCRtpSender):
         """The source turned out to be another than was thought. Only before the first unit."""
         assert self._first_pts_us is None
         self._control = Control.start(limits)
-        self._bucket.set_rate(self._control.pace_bps, now_s=boottime_s())
-        self._resends.set_rate(self._control.target_bps, now_s=boottime_s())
+        self._bucket.set_rate(self._control.pace_bps, now_s=self._clock())
+        self._resends.set_rate(self._control.target_bps, now_s=self._clock())
 
     def capture_of(self) -> tuple[int, int] | None:
         """An RTP timestamp and the BOOTTIME in µs at which its picture was taken; None before the first unit.
@@ -166,6 +183,10 @@ class PacedSender(RTCRtpSender):
             self.traffic.skipped_units += 1
             return False
         self._await_key = False
+        if unit.key and self._begins_anew:
+            self._begins_anew = False
+            self._first_needed = self._sequence
+            self._again.clear()
         if self._first_pts_us is None:
             self._first_pts_us = unit.pts_us
         self.taken += 1
@@ -217,6 +238,9 @@ class PacedSender(RTCRtpSender):
             await self.transport._send_rtp(bytes(RtcpByePacket(sources=[self._ssrc])))  # noqa: SLF001
 
     async def _handle_rtcp_packet(self, packet: Any) -> None:
+        if self._control.unheard(self._clock()):
+            self._begin_anew()
+        self._step(Heard())
         match packet:
             case RtcpRrPacket() | RtcpSrPacket():
                 for report in packet.reports:
@@ -238,7 +262,7 @@ class PacedSender(RTCRtpSender):
         sent_s = self._reports_sent.get(report.lsr)
         trip_s: float | None = None
         if sent_s is not None and report.lsr:
-            trip_s = boottime_s() - sent_s - report.dlsr / 65536
+            trip_s = self._clock() - sent_s - report.dlsr / 65536
             if not 0.0 <= trip_s < 60.0:
                 trip_s = None
             else:
@@ -246,11 +270,11 @@ class PacedSender(RTCRtpSender):
         self._step(Reported(report.fraction_lost / 256.0, trip_s))
 
     def _on_lost(self, sequences: list[int]) -> None:
-        now_s = boottime_s()
-        for sequence in sequences[:HISTORY_PACKETS]:
-            sent = self._history[sequence % HISTORY_PACKETS]
-            if sent is None or sent.sequence != sequence:
-                continue
+        now_s = self._clock()
+        missing = [sent for sequence in sequences[:HISTORY_PACKETS] if (sent := self._needed(sequence)) is not None]
+        if self._resends.lasts_s(sum(len(sent.payload) for sent in missing if not sent.times)) > REPAIR_MOST_S:
+            self._begin_anew()
+        for sent in missing:
             if self._resends.allow(len(sent.payload), times=sent.times, sent_s=sent.sent_s, now_s=now_s):
                 sent.times += 1
                 sent.sent_s = now_s
@@ -258,14 +282,26 @@ class PacedSender(RTCRtpSender):
         if self._again:
             self._flush()
 
+    def _needed(self, sequence: int) -> _Sent | None:
+        """What was sent under this number, if it is still known and of use to the receiver."""
+        sent = self._history[sequence % HISTORY_PACKETS]
+        if sent is None or sent.sequence != sequence:
+            return None
+        before = 0 if self._first_needed is None else (self._first_needed - sequence) & 0xFFFF
+        return None if 0 < before <= HISTORY_PACKETS else sent
+
+    def _begin_anew(self) -> None:
+        self._begins_anew = True
+        self._ask_key_frame()
+
     def _ask_key_frame(self) -> None:
-        now_s = boottime_s()
+        now_s = self._clock()
         if now_s - self._key_asked_s >= KEY_EVERY_S:
             self._key_asked_s = now_s
             self._request_key_frame()
 
     def _step(self, event: Event) -> None:
-        now_s = boottime_s()
+        now_s = self._clock()
         before, self._control = self._control, step(self._control, event, now_s=now_s)
         if self._control.pace_bps != before.pace_bps:
             self._bucket.set_rate(self._control.pace_bps, now_s=now_s)
@@ -283,7 +319,7 @@ class PacedSender(RTCRtpSender):
         """Send what may leave now; a timer does the rest. Once the path is gone nothing leaves, and nobody is told."""
         if self._timer is not None or not self._tasks:
             return
-        now_s = boottime_s()
+        now_s = self._clock()
         packets: list[bytes] = []
         # 24 bits, 6 of them seconds: 2^18 steps in a second. Of any clock, as long as it is one.
         moment = (int(time.monotonic() * 262_144) & 0xFFFFFF).to_bytes(3, "big")
@@ -384,7 +420,7 @@ class PacedSender(RTCRtpSender):
                     await self._report()
 
     async def _report(self) -> None:
-        now_s = boottime_s()
+        now_s = self._clock()
         wall_s = time.time()
         # Only differences count at the receiver, and ours come back to us in its reports.
         ntp = int((wall_s + _NTP_EPOCH_S) * 2**32) & 0xFFFFFFFFFFFFFFFF

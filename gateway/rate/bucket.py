@@ -82,6 +82,10 @@ class Resends:
     def set_round_trip(self, round_trip_s: float) -> None:
         self._round_trip_s = max(LEAST_RESEND_GAP_S, round_trip_s)
 
+    def lasts_s(self, size_bytes: int) -> float:
+        """How long it would take to send so much again."""
+        return size_bytes * 8.0 / self._bucket.rate_bps
+
     def allow(self, size_bytes: int, *, times: int, sent_s: float, now_s: float) -> bool:
         """For a packet sent again `times` times before and last at `sent_s`. True spends its bytes."""
         too_often = times >= MOST_RESENDS

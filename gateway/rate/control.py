@@ -12,6 +12,10 @@ first words of a receiver are guesses made of one burst, the first picture: they
 
 Who gives no REMB reports by RFC 3550's rule, every 2 to 6 s (GStreamer): its silence means nothing for longer.
 
+Silence is a path that is gone, not one that is narrow. It slows us and does not end the video, or a cut of 3 s would
+cost 5 s of stills after it; only where nobody is heard for long is the video given up. At the first word after it, what
+was known of the line is known again, all but half of it, and what the cut swallowed is held against nobody.
+
 Way back. Where no video is sent nothing estimates the line, so stills do: one that was seen soon shows room. Then a
 trial of 3 s sends video beside the stills; unstrained, it stays. Trials that fail come ever more seldom.
 
@@ -36,6 +40,10 @@ SMALL_AFTER_S: Final = 1.0
 SILENT_S: Final = 2.0
 SILENT_WITHOUT_REMB_S: Final = 8.0
 """RFC 3550 §6.3.1: 5 s, times 0.5 to 1.5, over 1.22; the longest pause of a healthy receiver is 6.2 s."""
+GONE_TIMES: Final = 3
+"""Silence so many times as long as means something ends the video."""
+RESUMED_S: Final = 2.0
+"""After a cut, the first report that says so counts what the cut swallowed. Browsers report once a second."""
 ESTIMATES_ARE_TRUE_FROM: Final = 3
 """So many words of the receiver before one of them may end the video. Browsers give about one a second."""
 CLEAN_FOR_S: Final = 2.0
@@ -98,6 +106,11 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """Any other word of the receiver, as that a packet is missing: it is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class StillSeen:
     """The page has shown a still, this long after it was handed to the data channel."""
 
@@ -112,7 +125,7 @@ class Tick:
     queue_s: float = 0.0
 
 
-Event = Begun | Estimated | Reported | StillSeen | Tick
+Event = Begun | Estimated | Reported | Heard | StillSeen | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +146,8 @@ class Control:
     heard_s: float | None = None
     reported_s: float | None = None
     halved_s: float = 0.0
+    before_cut_bps: float | None = None
+    resumed_s: float | None = None
     queue_s: float = 0.0
     changed_s: float = 0.0
     poor_since_s: float | None = None
@@ -192,8 +207,12 @@ class Control:
             self.lost >= LOSS_HIGH
             or _swollen(self.round_trip_s, self.shortest_s)
             or self.queue_s >= QUEUE_STRAIN_S
-            or (self.heard_s is not None and now_s - self.heard_s >= self.silent_s)
+            or self.unheard(now_s, times=1 if self.mode is Mode.TRIAL else GONE_TIMES)
         )
+
+    def unheard(self, now_s: float, *, times: int = 1) -> bool:
+        """Whether nobody was heard for `times` as long as means something."""
+        return self.heard_s is not None and now_s - self.heard_s >= times * self.silent_s
 
 
 def step(control: Control, event: Event, *, now_s: float) -> Control:
@@ -202,10 +221,12 @@ def step(control: Control, event: Event, *, now_s: float) -> Control:
         case Begun():
             return replace(control, heard_s=now_s, reported_s=now_s, halved_s=now_s, changed_s=now_s)
         case Estimated(bps):
-            known = replace(control, remb_bps=float(max(LEAST_BPS, bps)), heard_s=now_s)
+            known = replace(_hear(control, now_s), remb_bps=float(max(LEAST_BPS, bps)))
             return replace(known, estimates=min(ESTIMATES_ARE_TRUE_FROM, control.estimates + 1))
         case Reported():
-            return _report(control, event, now_s)
+            return _report(_hear(control, now_s), event, now_s)
+        case Heard():
+            return _hear(control, now_s)
         case StillSeen(size_bytes, took_s):
             # Two round trips belong to the data channel's own beginning and to the page's answer.
             on_line_s = max(0.01, took_s - 2.0 * (control.shortest_s or 0.0))
@@ -216,6 +237,23 @@ def step(control: Control, event: Event, *, now_s: float) -> Control:
             return _encoder(_size(_mode(_silence(ticked, now_s), now_s), now_s), now_s)
 
 
+def _hear(control: Control, now_s: float) -> Control:
+    """The receiver is there; after a silence it is there again."""
+    if control.heard_s is None or not control.unheard(now_s):
+        return replace(control, heard_s=now_s, before_cut_bps=None)
+    known_bps = control.loss_bps if control.before_cut_bps is None else control.before_cut_bps / 2.0
+    return replace(
+        control,
+        heard_s=now_s,
+        before_cut_bps=None,
+        resumed_s=now_s,
+        loss_bps=max(control.loss_bps, _clamp(known_bps, control.limits)),
+        lost=0.0,
+        clean_since_s=None,
+        poor_since_s=None,
+    )
+
+
 def _report(control: Control, report: Reported, now_s: float) -> Control:
     since_s = 1.0 if control.reported_s is None else min(2.0, max(0.0, now_s - control.reported_s))
     trip_s, shortest_s = control.round_trip_s, control.shortest_s
@@ -224,10 +262,12 @@ def _report(control: Control, report: Reported, now_s: float) -> Control:
         # Another path, as from Wi-Fi to mobile, may be longer for good: the shortest follows slowly.
         slowly_s = trip_s if shortest_s is None else shortest_s + 0.02 * since_s * (trip_s - shortest_s)
         shortest_s = min(trip_s, slowly_s)
-    if control.heard_s is not None and now_s - control.heard_s >= control.silent_s:
-        # It counts what a cut swallowed, which is over: it says neither that the line is full nor that it is free.
-        return replace(control, lost=0.0, clean_since_s=None, heard_s=now_s, reported_s=now_s)
     swollen = _swollen(trip_s, shortest_s)
+    if control.resumed_s is not None and now_s - control.resumed_s < RESUMED_S and not swollen:
+        # It counts what a cut swallowed, which is over: it says neither that the line is full nor that it is free.
+        resumed_s = None if report.lost >= LOSS_LOW else control.resumed_s
+        known = replace(control, round_trip_s=trip_s, shortest_s=shortest_s, reported_s=now_s)
+        return replace(known, lost=0.0, clean_since_s=None, resumed_s=resumed_s)
     if report.lost > LOSS_HIGH:
         loss_bps = control.loss_bps * (1.0 - 0.5 * report.lost)
     elif swollen:
@@ -251,7 +291,6 @@ def _report(control: Control, report: Reported, now_s: float) -> Control:
         lost=report.lost,
         round_trip_s=trip_s,
         shortest_s=shortest_s,
-        heard_s=now_s,
         reported_s=now_s,
     )
 
@@ -260,7 +299,9 @@ def _silence(control: Control, now_s: float) -> Control:
     if control.heard_s is None or now_s - max(control.heard_s, control.halved_s) < control.silent_s:
         return control
     # Halve what is sent, not what it might have been: an estimate far above it would take long to come down.
-    return replace(control, loss_bps=_clamp(control.estimate_bps / 2.0, control.limits), halved_s=now_s)
+    known_bps = control.estimate_bps if control.before_cut_bps is None else control.before_cut_bps
+    halved_bps = _clamp(control.estimate_bps / 2.0, control.limits)
+    return replace(control, loss_bps=halved_bps, halved_s=now_s, before_cut_bps=known_bps)
 
 
 def _mode(control: Control, now_s: float) -> Control:

@@ -5,8 +5,10 @@ and random loss, and a receiver that estimates as browsers do, roughly). What re
 
 Mutations that turn these red, each tried: loss not asked in `_report`; GROWTH_PER_S = 1.0; no `_silence`; `strained`
 always true, or always false, in `_mode`; `believed_bps` the estimate from the first word on; `silent_s` always
-SILENT_S; no pull, or one that a loss does not end; the first report after a silence taken as any other; `quick_stills`
-not asked; trials_every_s not doubled; the two size limits equal and no time asked; encoder rises asked at each tick.
+SILENT_S; no pull, or one that a loss does not end; the first report after a silence taken as any other, or that only
+where a REMB came before it; its round trip not looked at; what was known before a silence forgotten; GONE_TIMES = 1;
+`quick_stills` not asked; trials_every_s not doubled; the two size limits equal and no time asked; encoder rises asked
+at each tick.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.rate import Begun, Control, Estimated, Limits, Mode, Reported, StillSeen, Tick, step
+from gateway.rate import Begun, Control, Estimated, Heard, Limits, Mode, Reported, StillSeen, Tick, step
 from gateway.rate.control import (
     CLEAN_FOR_S,
     ENCODER_SHARE,
@@ -78,13 +80,16 @@ def test_the_smaller_of_the_two_estimates_counts():
 def test_two_seconds_of_silence_halve_it_each_time():
     control = step(begun(), Estimated(9_000_000), now_s=100.0)
     seen = []
-    for tick in range(29):
+    modes = []
+    for tick in range(32):
         control = step(control, Tick(), now_s=100.0 + tick / 4)
         seen.append(control.loss_bps)
+        modes.append(control.mode)
     assert seen[7] == START_BPS
     assert seen[8] == START_BPS / 2
     assert seen[16] == START_BPS / 4
-    assert control.mode is Mode.STILLS
+    assert set(modes[: 4 * 6]) == {Mode.VIDEO}, "a path that is gone is not a narrow one"
+    assert modes[-1] is Mode.STILLS
     assert control.loss_bps >= LEAST_BPS
 
 
@@ -95,19 +100,40 @@ def test_who_never_gives_an_estimate_may_be_silent_as_long_as_rfc_3550_lets_it()
     assert after(control, *ticks, (100.0 + SILENT_WITHOUT_REMB_S, Tick())).loss_bps == START_BPS / 2
 
 
-def test_what_a_cut_of_three_seconds_swallowed_is_not_held_against_the_line_after_it():
+@pytest.mark.parametrize("first", [Heard(), Estimated(900_000), Tick()])
+def test_what_a_cut_of_three_seconds_swallowed_is_not_held_against_the_line_after_it(first):
     control = after(begun(), (100.5, Estimated(900_000)), (101.0, Reported(0.0, 0.04)))
     silence = [(101.25 + tick / 4, Tick()) for tick in range(12)]
     control = after(control, *silence)
     halved_bps = control.loss_bps
-    control = after(control, (104.1, Reported(0.95, 0.04)))
+    # Whatever word comes first, the report that counts the cut comes after it.
+    control = after(control, (104.05, first), (104.1, Reported(0.95, 0.04)))
     assert control.loss_bps == halved_bps
+    assert control.lost == 0.0
     later = [(104.25 + tick / 4, Tick()) for tick in range(3)]
     control = after(control, *later, (105.0, Reported(0.0, 0.04)), (105.1, Tick()), (106.0, Reported(0.0, 0.04)))
     assert control.mode is Mode.VIDEO
     assert control.loss_bps > halved_bps
     # The next one counts again.
     assert after(control, (107.0, Reported(0.95, 0.04))).loss_bps < control.loss_bps
+
+
+def test_a_cut_costs_half_of_what_was_known_however_long_it_was():
+    control = after(begun(), *((100.5 + second, Estimated(400_000)) for second in range(4)))
+    silence = [(103.75 + tick / 4, Tick()) for tick in range(20)]
+    control = after(control, *silence)
+    assert control.loss_bps == 400_000 / 4
+    again = after(control, (108.6, Heard()))
+    assert again.loss_bps == 400_000 / 2
+    assert again.mode is Mode.VIDEO
+    # A word without a silence before it changes nothing.
+    assert after(again, (108.7, Heard())).loss_bps == again.loss_bps
+
+
+def test_a_line_that_came_back_narrow_is_seen_by_its_round_trip_at_once():
+    control = after(begun(), (100.5, Estimated(900_000)), (101.0, Reported(0.0, 0.04)))
+    control = after(control, *((101.25 + tick / 4, Tick()) for tick in range(12)), (104.1, Heard()))
+    assert after(control, (104.5, Reported(0.0, 0.6))).loss_bps < control.loss_bps
 
 
 def test_a_clean_line_pulls_ours_to_the_receivers_and_one_loss_ends_that():
@@ -237,6 +263,7 @@ def test_a_film_that_is_passed_through_keeps_its_size():
 EVENTS = st.one_of(
     st.builds(Estimated, st.integers(0, 20_000_000)),
     st.builds(Reported, st.floats(0.0, 1.0), st.none() | st.floats(0.0, 5.0)),
+    st.just(Heard()),
     st.builds(StillSeen, st.integers(1, 32_000), st.floats(0.0, 10.0)),
     st.builds(Tick, st.floats(0.0, 5.0)),
 )
