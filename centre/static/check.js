@@ -16,6 +16,7 @@ const STALE_MS = 2000;
 const CLOCK_EVERY_MS = 1000;
 const FALSE_AFTER_MS = 3000;
 const FALSE_PACKETS = 30;
+const HANG_UP_AFTER_MS = 1000;
 
 /** The one distinct sha-256 fingerprint of an SDP, or null. Chromium would use any other that it found. */
 export function onlyFingerprint(sdp) {
@@ -147,7 +148,7 @@ export class Check {
       this.id = opened.check;
       const fingerprint = onlyFingerprint(opened.answer);
       if (fingerprint === null) {
-        this.#closeAtHome("seal-broken");
+        void this.#closeAtHome("seal-broken");
         throw new RefusedError("answer-fingerprint");
       }
       this.on.sealed(fingerprint);
@@ -212,13 +213,13 @@ export class Check {
 
   /** End the check without a verdict: black at once, and the home is told. */
   close() {
-    if (this.id !== null) this.#closeAtHome();
-    this.end(null);
+    this.end(null, this.#closeAtHome());
   }
 
-  #closeAtHome(why) {
-    // If this gets lost, the lease runs out: nobody renews it any more.
-    command(this.operator, this.home, "check.close", {check: this.id, ...(why && {why})}, "accepted").catch(() => {});
+  /** Settles once the home has taken it. If this gets lost, the lease runs out: nobody renews it any more. */
+  async #closeAtHome(why) {
+    if (this.id === null) return;
+    await command(this.operator, this.home, "check.close", {check: this.id, ...(why && {why})}, "accepted").catch(() => {});
   }
 
   /** DTLS fails only where the certificate is not the one that was signed, here or at the home. */
@@ -230,8 +231,7 @@ export class Check {
   /** What comes is not the home's. The home and the centre are told, by the signed way. */
   #sealBroken() {
     if (this.isOver) return;
-    if (this.id !== null) this.#closeAtHome("seal-broken");
-    this.end(new RefusedError("seal-broken"));
+    this.end(new RefusedError("seal-broken"), this.#closeAtHome("seal-broken"));
   }
 
   /** A covered picture while packets come: if none of them is the home's, they were altered on their way. */
@@ -301,6 +301,7 @@ export class Check {
   }
 
   #hear(data) {
+    if (this.isOver) return;
     if (data instanceof ArrayBuffer) {
       void this.#drawStill(data);
       return;
@@ -357,8 +358,11 @@ export class Check {
     if (!this.isOver) this.end(new RefusedError("picture-lost"));
   }
 
-  /** Take everything down; repeated calls change nothing. */
-  end(error) {
+  /**
+   * Take everything down; repeated calls change nothing. The picture is black at once; the line to the home is hung up
+   * when `told` has settled, or after a second: a home that sees the line end first records that, and not why.
+   */
+  end(error, told = null) {
     if (this.isOver) return;
     this.isOver = true;
     this.isLive = false;
@@ -369,8 +373,13 @@ export class Check {
     // A canvas keeps its pixels; this one must not keep somebody's bedroom.
     Object.assign(this.still, {hidden: true, width: 1, height: 1});
     if (this.connection) {
-      this.connection.onconnectionstatechange = null;
-      this.connection.close();
+      const connection = this.connection;
+      const hangUp = () => connection.close();
+      connection.onconnectionstatechange = connection.ontrack = null;
+      if (told) {
+        const late = new Promise((resolve) => { setTimeout(resolve, HANG_UP_AFTER_MS); });
+        void Promise.race([told, late]).then(hangUp);
+      } else hangUp();
     }
     this.on.ended(error);
   }
