@@ -5,6 +5,7 @@ The rules are the device's own (`gateway.agreement`): what is shown here is what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -37,6 +38,41 @@ def meaning(untrusted_agreement: dict[str, Any], *, now_unix_s: float) -> dict[s
         "occasions": [_facts(agreement, one) for one in found],
         "consent_ends": consent_ends(agreement),
     }
+
+
+def next_occasions(agreement: Agreement, *, now_unix_s: float, most: int) -> list[dict[str, Any]]:
+    """The next ones that begin within two weeks, at most `most`."""
+    found: list[Occasion] = []
+    for days in (2, DAYS):  # most agreements are for every night
+        now = datetime.fromtimestamp(now_unix_s, UTC)
+        found = list(occasions_between(agreement, now, now + timedelta(days=days)))[:most]
+        if len(found) == most:
+            break
+    return [_facts(agreement, one) for one in found]
+
+
+def pauses_left(agreement: Agreement, *, now_unix_s: float) -> list[dict[str, Any]]:
+    """Those that are not over, as agreed, soonest first; `is_now` of the one that holds now."""
+    found = []
+    for pause in agreement.pauses:
+        first_s, last_s = pause_bounds(agreement.zone, pause)
+        if now_unix_s < last_s:
+            found.append((first_s, {"first": pause.first, "last": pause.last, "is_now": first_s <= now_unix_s}))
+    return [facts for _first_s, facts in sorted(found, key=lambda pair: pair[0])]
+
+
+def standing(last: Mapping[str, Any] | None, held: tuple[str | None, int | None]) -> str:
+    """How what was sent last to a home (`Store.last_sent`) stands to what the home says it holds.
+
+    `none`, `confirmed`, `waiting` (the home has not said that it has it), or `other`: it holds one that is not what was
+    sent last, and no answer is owed. What a home refused was never sent.
+    """
+    if last is None:
+        return "none" if held[0] is None else "other"
+    if (last["agreement"], last["version"]) == held:
+        return "confirmed"
+    is_ahead = held[1] is None or last["version"] > held[1]
+    return "waiting" if last["accepted_unix_s"] is None or is_ahead else "other"
 
 
 def consent_ends(agreement: Agreement) -> str | None:

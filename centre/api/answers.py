@@ -323,17 +323,32 @@ class AgreementFacts(Answer, frozen=True):
     content: dict[str, Any]
 
 
+class PauseLeft(Answer, frozen=True):
+    """An agreed pause that is not over; local minutes of the agreement's time zone."""
+
+    first: str
+    last: str
+    is_now: bool
+
+
 class PlanRow(Answer, frozen=True):
     """One home in the planner's overview."""
 
     gateway: str
+    groups: list[str]
     agreement: str | None
     version: int | None
     confirmed: bool
     """Whether the home says that it holds the newest agreement that was sent."""
+    standing: str
+    """`none`, `confirmed`, `waiting` for the home's word, or `other`: the home holds one that was not sent last."""
+    sent_version: int | None
     lines: int
     pauses: int
     is_paused: bool
+    pauses_left: list[PauseLeft]
+    next: list[PlannedOccasion]
+    """The next three, of the agreement that the home accepted last."""
     consent_ends: str | None
     valid_until: str | None
     draft: str | None

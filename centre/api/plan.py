@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +29,8 @@ from gateway.protocol.key import b64url_decode, b64url_encode
 from gateway.protocol.message import TrustPut
 
 _PLANS: Final = frozenset({CentreRole.PLANNER, CentreRole.SYSTEM})
+NEXT: Final = 3
+"""Occasions of each home in the overview."""
 _READS: Final = _PLANS | {CentreRole.OPERATOR, CentreRole.AUDITOR}
 MAX_DRAFTS: Final = 5000
 
@@ -65,26 +68,32 @@ async def overview(call: Call) -> Response:
 
 
 def _overview(state: CentreState, call: Call) -> list[dict[str, Any]]:
-    newest = state.store.newest_agreements()
+    now_unix_s = state.clock()
+    newest, sent = state.store.newest_agreements(), state.store.last_sent()
     drafts = {row["gateway"]: row["id"] for row in state.store.drafts()}
     held = state.store.held_agreements()
     rows = []
     for home in list(state.homes.values()):
         if home.gateway not in held or not call.session.account.sees(home):
             continue
-        row = newest.get((home.gateway, home.install_epoch))
+        row, last = newest.get((home.gateway, home.install_epoch)), sent.get((home.gateway, home.install_epoch))
         agreement = None if row is None else _parsed(row["agreement_json"])
         name, version = held[home.gateway]
-        is_newest = row is not None and (row["agreement"], row["version"]) == (name, version)
+        standing = plan.standing(last, held[home.gateway])
         rows.append(
             {
                 "gateway": home.gateway,
                 "agreement": name,
                 "version": version,
-                "confirmed": is_newest,
+                "groups": sorted(home.groups),
+                "confirmed": standing == "confirmed",
+                "standing": standing,
+                "sent_version": None if last is None else last["version"],
+                "next": [] if row is None else _next(row["agreement_json"], now_unix_s),
+                "pauses_left": [] if agreement is None else plan.pauses_left(agreement, now_unix_s=now_unix_s),
                 "lines": 0 if agreement is None else len(agreement.lines),
                 "pauses": 0 if agreement is None else len(agreement.pauses),
-                "is_paused": agreement is not None and plan.is_paused(agreement, state.clock()),
+                "is_paused": agreement is not None and plan.is_paused(agreement, now_unix_s),
                 "consent_ends": None if agreement is None else plan.consent_ends(agreement),
                 "valid_until": None if agreement is None else agreement.valid.last.isoformat(),
                 "draft": drafts.get(home.gateway),
@@ -93,6 +102,19 @@ def _overview(state: CentreState, call: Call) -> list[dict[str, Any]]:
     return rows
 
 
+def _next(agreement_json: str, now_unix_s: float) -> list[dict[str, Any]]:
+    upcoming = _next_in_hour(agreement_json, int(now_unix_s // 3600))
+    return [one for one in upcoming if one["start_unix_s"] >= now_unix_s][:NEXT]
+
+
+@lru_cache(maxsize=10_000)
+def _next_in_hour(agreement_json: str, hour: int) -> list[dict[str, Any]]:
+    """Reckoned once an hour, for a page asks every ten seconds; with some that may have begun by then."""
+    agreement = _parsed(agreement_json)
+    return [] if agreement is None else plan.next_occasions(agreement, now_unix_s=hour * 3600.0, most=4 * NEXT)
+
+
+@lru_cache(maxsize=10_000)
 def _parsed(agreement_json: str) -> Agreement | None:
     try:
         return parse_agreement(agreement_json.encode())

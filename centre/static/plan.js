@@ -3,8 +3,9 @@
 // module knows none of them.
 
 import {command, endDraft, getAgreements, getDrafts, getHome, getMeaning, getPlan, sendTrust} from "./api.js";
-import {byId, complain, desk, fromTemplate, may, say, setText, showRows} from "./desk.js";
+import {byId, complain, desk, fromTemplate, may, say, setText} from "./desk.js";
 import {verify} from "./jws.js";
+import {beginOverview, showOverview} from "./overview.js";
 import {language, t} from "./say.js";
 import {clockTime, refusal} from "./words.js";
 
@@ -14,7 +15,7 @@ const field = (name, root = form()) => root.querySelector(`[name="${name}"]`);
 const value = (name, root) => field(name, root).value.trim();
 const orNull = (text) => (text === "" ? null : text);
 
-// The overview
+// The list
 
 export async function showPlan() {
   if (!form().hidden) return; // somebody writes: nothing is taken from under their hands
@@ -26,26 +27,7 @@ export async function showPlan() {
     return;
   }
   byId("trust-box").hidden = !may("steward");
-  showRows(byId("plan-rows"), rows, ({gateway}) => gateway, ({gateway}) => {
-    const row = fromTemplate("plan-row");
-    const button = row.querySelector("button");
-    button.textContent = gateway;
-    button.disabled = !may("planner");
-    button.addEventListener("click", () => { void edit(gateway); });
-    return row;
-  }, (row, one) => {
-    const soon = one.consent_ends !== null && Date.parse(one.consent_ends) - Date.now() < 30 * 86400e3;
-    const texts = [
-      one.agreement === null ? "–" : `${one.agreement} v${one.version}`,
-      one.agreement === null ? "–" : one.confirmed ? t("yes") : t("not by the newest"),
-      String(one.lines),
-      one.is_paused ? t("paused now") : String(one.pauses),
-      one.consent_ends === null ? "–" : soon ? t("{date}, renew it", {date: one.consent_ends}) : one.consent_ends,
-      one.draft === null ? "–" : t("waits for a signature"),
-    ];
-    texts.forEach((text, place) => { setText(row.children[place + 1], text); });
-    row.children[5].classList.toggle("bad", soon);
-  });
+  showOverview(rows);
 }
 
 // The form
@@ -246,6 +228,7 @@ async function sendTrustToAll() {
 }
 
 export function beginPlan() {
+  beginOverview({write: (gateway) => { void edit(gateway); }, reload: showPlan});
   form().addEventListener("input", changed);
   form().addEventListener("submit", (event) => event.preventDefault());
   byId("plan-back").addEventListener("click", () => { show(false); problem(""); void showPlan(); });

@@ -57,6 +57,14 @@ class DraftRows(Rows):
         with self._reading() as connection:
             return [dict(row) for row in connection.execute(query.order_by(AGREEMENTS.c.sent_unix_s.desc())).mappings()]
 
+    def last_sent(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """What was sent last to each (gateway, install_epoch), without its text. A refused one was never sent."""
+        table = AGREEMENTS.c
+        columns = (table.gateway, table.install_epoch, table.agreement, table.version, table.accepted_unix_s)
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(*columns).order_by(table.sent_unix_s, table.version)).mappings()
+            return {(row["gateway"], row["install_epoch"]): dict(row) for row in rows}
+
     def newest_agreements(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The last accepted agreement of each (gateway, install_epoch)."""
         query = sa.select(AGREEMENTS).where(AGREEMENTS.c.accepted_unix_s.is_not(None))

@@ -20,6 +20,7 @@ import msgspec
 
 from gateway.agreement.recurrence import RECURRENCE_MAX_CHARS, parse_recurrence
 from gateway.core.refusal import RefusalCode, RefusedError
+from gateway.core.schema_type import make_ready
 
 AGREEMENT_MAX_BYTES: Final = 16 * 1024
 """Source: docs/protocol.md, "Envelope"."""
@@ -155,6 +156,9 @@ class Agreement(_Closed, frozen=True):
     def line(self, line_id: str) -> Line | None:
         """The line with that id, or None."""
         return next((line for line in self.lines if line.id == line_id), None)
+
+
+make_ready(Agreement)
 
 
 def parse_agreement(untrusted: bytes | dict[str, Any]) -> Agreement:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.core.schema_type import make_ready
 from gateway.protocol.picture import ViewSignal
 from gateway.protocol.tunnel_key import TunnelKey
 
@@ -455,6 +456,7 @@ KINDS: dict[str, type[Message]] = {
         InstallationProtocol, UpdateReport,
     )
 }  # fmt: skip
+make_ready(*KINDS.values())
 
 Command = Challenge | Open | Lease | VerdictGiven | Close | AgreementPut | AgreementWithdraw | TunnelPut | SetupEnter
 """What a granted person may sign."""

@@ -1,0 +1,145 @@
+"""All homes' agreements at a glance, and one change for several of them, in a real Chromium: found, ticked, shown as
+what it means, signed one by one by the planner's key, answered by each home for itself; what a home did not confirm is
+sent again. In both languages; axe-core finds nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from centre_place import Place, broker, make_place, worker
+from chromium import FLAGS, artefacts, program
+from playwright.async_api import Page, async_playwright, expect
+from running_bench import run
+from simulated_fleet import an_agreement, fleet
+
+from centre.store import SentAgreement, Store
+from gateway.agreement import encode_agreement
+from gateway.protocol.envelope import TrustStore
+
+pytestmark = pytest.mark.browser
+GATEWAYS = ("gw-alder", "gw-birch", "gw-cedar", "gw-dogwood")
+
+
+def _agreed(place: Place, database: Path) -> None:
+    """All but the last home have accepted an agreement that went by this centre; the third was also sent a next one."""
+    store = Store(database)
+    for gateway, home in list(place.homes.items())[:-1]:
+        store.put_home(gateway, install_epoch=1, device_kid=home.key.verifying.kid)
+        home.agreement = an_agreement(gateway, start="03:10")
+        for version in (1, 2) if gateway == "gw-cedar" else (1,):
+            text = encode_agreement(home.agreement).decode().replace('"version":1', f'"version":{version}')
+            correlation = f"{gateway}{version}".encode()
+            asked = {"gateway": gateway, "jti": f"j-{version}"}
+            sent = SentAgreement(1, home.agreement.agreement, version, text)
+            store.put_command(
+                correlation, command_sha256="0", kind="agreement.put", who="pl-a", now_unix_s=float(version),
+                agreement=sent, **asked,
+            )  # fmt: skip
+            if version == 1:
+                assert store.answer_command(correlation, answer="accepted", now_unix_s=1.0, **asked)
+    store.close()
+
+
+async def _look(page: Page, shots: Path, name: str) -> None:
+    await page.screenshot(path=shots / f"{name}.png", full_page=True)
+    found = await Axe().run(page)
+    assert found.violations_count == 0, f"{name}: {found.generate_report()}"
+
+
+@pytest.mark.timeout(200)
+def test_a_planner_sees_all_homes_and_pauses_several_and_sends_again(tmp_path: Path) -> None:
+    shots = artefacts(tmp_path / "artefacts")
+    place = make_place(tmp_path, GATEWAYS)
+    _agreed(place, tmp_path / "centre.sqlite")
+    config = place.config("centre", {"database_path": "centre.sqlite"})
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+
+    async def work() -> None:
+        async with (
+            broker(place),
+            worker(place, config) as (_process, url),
+            fleet(place.homes, port=place.broker_port, folder=tmp_path) as simulated,
+            async_playwright() as playwright,
+        ):
+            await simulated.hello()
+            browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
+            context = await browser.new_context(viewport={"width": 1280, "height": 900}, locale="sv-SE")
+            page = await context.new_page()
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            await page.goto(f"{url}/login?token={place.tokens['pl-a']}")
+            await page.goto(f"{url}/#plan")
+            row = {gateway: page.get_by_test_id("plan-row").filter(has_text=gateway) for gateway in GATEWAYS}
+            await expect(row["gw-alder"]).to_contain_text("a-gw-alder v1")
+            await expect(row["gw-alder"]).to_contain_text("03:10")
+            await expect(row["gw-cedar"]).to_contain_text("version 2 är inte bekräftad")
+            await expect(row["gw-alder"].locator(".plan-standing")).to_have_text("ja", timeout=15_000)
+            await _look(page, shots, "bulk-1-all-sv")
+
+            # Found by a word and by what is to be seen to.
+            await page.locator("#plan-filter").select_option("unconfirmed")
+            await expect(page.get_by_test_id("plan-row")).to_have_count(1)
+            await page.locator("#plan-filter").select_option("all")
+            await page.locator("#plan-search").fill("SIM")
+            await expect(page.get_by_test_id("plan-row")).to_have_count(4)
+            await page.locator("#plan-all").check()
+            await expect(page.locator("#plan-count")).to_have_text("4 av 4 hem visas, 4 valda.")
+
+            # What it means, before anything is signed: two can be paused, one must be sent again first, one has none.
+            await page.get_by_test_id("bulk-prepare").click()
+            await expect(page.locator("#bulk-problem")).to_contain_text("när pausen börjar")
+            await page.locator("#bulk-from").fill(f"{tomorrow}T00:00")
+            await page.locator("#bulk-until").fill(f"{tomorrow + timedelta(days=3)}T00:00")
+            await page.get_by_test_id("bulk-prepare").click()
+            lines = page.get_by_test_id("bulk-lines").locator("li")
+            await expect(lines.filter(has_text="gw-alder")).to_contain_text("version 2; av 14 tillsyner")
+            await expect(lines.filter(has_text="gw-alder")).to_contain_text("är 3 pausade")
+            await expect(lines.filter(has_text="gw-cedar")).to_contain_text("skicka den igen först")
+            await expect(lines.filter(has_text="gw-dogwood")).to_contain_text("skriv en först")
+            send = page.get_by_test_id("bulk-send")
+            await expect(send).to_have_text("Skriv under och skicka till 2 hem")
+            await _look(page, shots, "bulk-2-meaning-sv")
+            await row["gw-dogwood"].get_by_role("checkbox").uncheck()
+            await expect(send).to_be_hidden()
+            assert all(home.agreement is None or home.agreement.version == 1 for home in place.homes.values())
+
+            # Signed and sent: one home refuses, and is said to have.
+            trust, place.homes["gw-birch"].trust = place.homes["gw-birch"].trust, TrustStore(9, 9, {}, {})
+            await page.get_by_test_id("bulk-prepare").click()
+            await send.click()
+            await expect(lines.filter(has_text="gw-alder")).to_contain_text("godtagen, version 2", timeout=15_000)
+            await expect(lines.filter(has_text="gw-birch")).to_have_class("bad", timeout=15_000)
+            await expect(page.get_by_test_id("message")).to_contain_text("1 av 2 hem har godtagit")
+            await expect(row["gw-birch"].locator(".plan-standing")).to_have_text("ja")
+            await expect(row["gw-birch"].get_by_role("checkbox")).to_be_checked()
+            await expect(row["gw-alder"]).to_contain_text("a-gw-alder v2", timeout=15_000)
+            await expect(row["gw-alder"]).to_contain_text(f"{tomorrow} 00:00 till")
+            assert place.homes["gw-alder"].agreement is not None
+            assert len(place.homes["gw-alder"].agreement.pauses) == 1
+            await _look(page, shots, "bulk-3-sent-sv")
+
+            # Sent again, in English: under a version of its own, for the first may have come after all.
+            place.homes["gw-birch"].trust = trust
+            await context.set_extra_http_headers({"Accept-Language": "en"})
+            await page.goto(f"{url}/language/en")
+            await page.goto(f"{url}/#plan")
+            await page.locator("#plan-filter").select_option("unconfirmed")
+            await expect(page.get_by_test_id("plan-row")).to_have_count(1, timeout=15_000)
+            await page.locator("#plan-all").check()
+            await page.get_by_test_id("bulk-act").select_option("again")
+            await page.get_by_test_id("bulk-prepare").click()
+            await expect(lines.filter(has_text="gw-cedar")).to_contain_text("version 3; of 14 checks")
+            await _look(page, shots, "bulk-4-again-en")
+            await send.click()
+            await expect(page.get_by_test_id("message")).to_contain_text("1 of 1 homes have accepted", timeout=15_000)
+            await expect(page.get_by_test_id("plan-row")).to_have_count(0, timeout=15_000)
+            held = {gateway: home.agreement.version for gateway, home in place.homes.items() if home.agreement}
+            assert held == {"gw-alder": 2, "gw-birch": 1, "gw-cedar": 3}
+            assert errors == []
+            await browser.close()
+
+    run(work(), limit_s=190.0)
