@@ -72,6 +72,7 @@ def protocol(say: Say, progress: Progress, *, gateway: str, date: str, sha256: s
                 ("FONT", (0, 0), (-1, 0), "VeraBd", 10),
                 ("FONT", (0, 1), (-1, -1), "Vera", 10),
                 ("LINEBELOW", (0, 0), (-1, -1), 0.4, "#888888"),
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
             ]
         )
     )

@@ -174,6 +174,7 @@ class _Manager(ServiceInterface):
         self._tasks: set[asyncio.Task[None]] = set()
         self._portal = False
         self._active: list[str] = []
+        self._volatile: set[str] = set()
 
     def put(self, path: str, kind: int, *more: ServiceInterface) -> None:
         device = _Device(kind)
@@ -201,6 +202,12 @@ class _Manager(ServiceInterface):
         self.air.access_point = self.air.joined = None
         self._portal = False
         self._active = [one for one in self._active if one != active]
+        self._forget_volatile()
+
+    def _forget_volatile(self) -> None:
+        """What was added as `volatile` goes with its activation, by itself."""
+        self.air.connections -= self._volatile
+        self._volatile.clear()
 
     @dbus_method()
     def AddAndActivateConnection2(
@@ -214,13 +221,16 @@ class _Manager(ServiceInterface):
         psk = plain.get("802-11-wireless-security", {}).get("psk")
         if psk is not None and not 8 <= len(psk) <= 63:
             raise DBusError(f"{NM}.Settings.Connection.InvalidProperty", "802-11-wireless-security.psk: invalid")
+        self._forget_volatile()  # one at a time on one device: what was active ends
         self._number += 1
         path = f"{PATH}/Settings/{self._number}"
         self._bus.export(path, _Connection(self, path))
         self.air.connections.add(path)
+        if options["persist"].value == "volatile":
+            self._volatile.add(path)
         active = f"{PATH}/ActiveConnection/{self._number}"
         self._bus.export(active, _Active(plain["connection"]["id"], path))
-        self._active = [active]  # one at a time on one device
+        self._active = [active]
         self.devices[device].become(PREPARE, 0)
         self.air.access_point = self.air.joined = None
         task = asyncio.get_running_loop().create_task(self._play(plain, device))
