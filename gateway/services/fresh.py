@@ -33,7 +33,7 @@ from gateway.protocol.envelope import make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey
 from gateway.protocol.message import GatewayId
 from gateway.protocol.tunnel_key import new_private_key, public_key
-from gateway.services.fresh_button import watch_button
+from gateway.services.fresh_button import fitted_button
 from gateway.services.guard_core import close_fds
 from gateway.services.guard_state import load_device_key, load_ledger_key
 
@@ -80,13 +80,15 @@ class Fresh:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def run(self) -> None:
-        """Serve one wizard after another until the device is enrolled."""
+        """Serve one wizard after another until the device is enrolled. Raises ConfigError."""
+        button = fitted_button(self._template(), self._now_s)
         listener = bound_socket(Path(self._config.setup_socket), 0o660)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(feed_watchdog(), name="watchdog")
                 group.create_task(self._accept(listener), name="setup")
-                group.create_task(watch_button(self._template(), self._now_s), name="button")
+                if button is not None:
+                    group.create_task(button.run(), name="button")
         except* _InstalledError:
             LOG.info("enrolled: the guard takes over")
         finally:

@@ -27,14 +27,28 @@ LOG = logging.getLogger("tillsyn.fresh")
 LOOK_S: Final = 0.04
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class FreshButton:
-    """Look often; `act_path` appears at an act, and the wizard takes it away."""
+    """`act_path` appears at an act; the wizard takes it away. `close` gives the pin back: the guard takes it next."""
 
     is_pressed: Callable[[], bool]
     act_path: Path
     now_s: Callable[[], float] = boottime_s
+    close: Callable[[], None] = _nothing
     _button: Button = field(default_factory=Button)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        try:
+            while True:
+                self.look()
+                await asyncio.sleep(LOOK_S)
+        finally:
+            self.close()
 
     def look(self) -> None:
         self._button, meaning = feel(self._button, self.is_pressed(), self.now_s())
@@ -44,13 +58,13 @@ class FreshButton:
                 self.act_path.touch(mode=0o660)
 
 
-async def watch_button(template: dict[str, Any], now_s: Callable[[], float] = boottime_s) -> None:
-    """Look until cancelled, if the guard's configuration that this will be names a button and a place for the act.
+def fitted_button(template: dict[str, Any], now_s: Callable[[], float] = boottime_s) -> FreshButton | None:
+    """The button that the guard's configuration will name, with a place for the act; None where one of them is missing.
 
     A button that can't be had is said, and set-up goes on without it. Raises ConfigError.
     """
     if template.get("act_path") is None:
-        return
+        return None
     try:
         mount = msgspec.convert(template.get("mount"), MountConfig, strict=True)
     except msgspec.MsgspecError as exc:
@@ -59,14 +73,7 @@ async def watch_button(template: dict[str, Any], now_s: Callable[[], float] = bo
         inputs = button_alone(mount, template.get("world"))
     except HardwareFaultError as exc:
         LOG.error("the button: %s", exc)
-        return
+        return None
     if inputs is None:
-        return
-    button = FreshButton(inputs.is_pressed, Path(template["act_path"]), now_s)
-    try:
-        while True:
-            button.look()
-            await asyncio.sleep(LOOK_S)
-    finally:
-        # The guard takes the pin next.
-        inputs.close()
+        return None
+    return FreshButton(inputs.is_pressed, Path(template["act_path"]), now_s, inputs.close)

@@ -17,7 +17,7 @@ from gateway.check.button import START_S, STUCK_S
 from gateway.core.error import ConfigError
 from gateway.edge.bench_world import BUTTON_PIN, BenchWorld
 from gateway.services.fresh import Fresh, FreshConfig
-from gateway.services.fresh_button import LOOK_S, FreshButton, watch_button
+from gateway.services.fresh_button import LOOK_S, FreshButton, fitted_button
 
 
 class Hand:
@@ -118,9 +118,9 @@ def test_the_running_service_feels_the_devices_own_pin(tmp_path):
 
 @pytest.mark.parametrize("changes", [{"act_path": None}, {"mount": {"driver": "bench", "pan_pin": 12, "lamp_pin": 18}}])
 def test_a_device_without_a_button_is_left_alone(tmp_path, changes):
-    asyncio.run(asyncio.wait_for(watch_button(template(tmp_path, **changes)), 5.0))
+    assert fitted_button(template(tmp_path, **changes)) is None
 
 
 def test_a_template_that_is_none_is_the_images_fault(tmp_path):
     with pytest.raises(ConfigError):
-        asyncio.run(watch_button(template(tmp_path, mount={"driver": "bench"})))
+        fitted_button(template(tmp_path, mount={"driver": "bench"}))
