@@ -21,7 +21,7 @@ def answer(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def error(status: int, code: str, message: str) -> Response:
+def error(status: int, code: str, message: str) -> ErrorResponse:
     response = ErrorResponse(
         msgspec.json.encode({"error": code, "message": message}), status, media_type="application/json"
     )

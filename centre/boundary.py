@@ -2,18 +2,21 @@
 
 A page that the operator has open elsewhere must not be able to speak in the operator's name, nor a name that an
 attacker made point to this machine (DNS rebinding): the Host must be ours, and a request that changes something must
-come from our own origin. SameSite=Strict on the cookie says the same a second time.
+come from our own origin. SameSite=Strict on the cookie says the same a second time. What was tried in the name of
+a session stands in the audit log; what comes without one writes nothing anywhere.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from centre.answer import error
+from centre.answer import ErrorResponse, error
+from centre.session import RateLimit, session_of
 from centre.state import CentreState
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
@@ -38,6 +41,7 @@ class Boundary:
     def __init__(self, app: ASGIApp, state: CentreState) -> None:
         self._app = app
         self._state = state
+        self._limit = RateLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,9 +57,27 @@ class Boundary:
             await send(message)
 
         refusal = self._refusal(scope["method"], Headers(scope=scope))
+        if refusal is not None and refusal.code == "wrong-origin":
+            await self._audit(Request(scope), refusal)
         await (refusal or self._app)(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: Headers) -> Response | None:
+    async def _audit(self, request: Request, refusal: ErrorResponse) -> None:
+        session, state = await session_of(self._state, request), self._state
+        if session is None:
+            return
+        # As often as a session may ask for anything: whoever has a cookie must not be able to fill the log with it.
+        if self._limit.allows(session.account.who, now_s=asyncio.get_running_loop().time()):
+            await asyncio.to_thread(
+                state.store.audit,
+                who=session.account.who,
+                what="boundary",
+                gateway=None,
+                status=refusal.status_code,
+                code=refusal.code,
+                now_unix_s=state.clock(),
+            )
+
+    def _refusal(self, method: str, headers: Headers) -> ErrorResponse | None:
         if headers.get("host", "").lower() not in self._state.hosts:
             return error(421, "wrong-host", "This address is not the centre's. Use the address that it printed.")
         if method in _SAFE_METHODS:

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Meta
 
 from centre.handover import agreement_at, begin, tell
-from centre.missed import closed_unix_s, outcome_of, reason_of
+from centre.missed import closed_unix_s, reason_of
+from centre.outcome import outcome_of
 from centre.port import BrokerPort
 from centre.state import CentreState, Home
 from centre.store import LedgerRow

@@ -21,13 +21,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 from centre.handover import escalate, start_of, tell
+from centre.outcome import outcome_of
 from centre.state import CentreState
 from centre.store import LONGEST_WINDOW_S, Store
 from centre.witness import reconcile
 from gateway.agreement import Agreement, Attempt, Occasion, Outcome, next_step, occasions_between, parse_agreement
 from gateway.agreement.occasion import SPAN_MAX_S, pause_bounds
 from gateway.core.refusal import RefusedError
-from gateway.protocol.message import Closed, MissedCheck, Verdict
+from gateway.protocol.message import Closed, MissedCheck
 
 GRACE_S: Final = 60.0
 """How long after a window's end a home's report may still be on its way."""
@@ -36,8 +37,6 @@ LOOK_AGAIN_S: Final = 6 * 3600.0
 """At least so often each home is looked at, whatever was thought to come next."""
 RECONCILE_AFTER_S: Final = 900.0
 """So long after the start nothing is compared: the broker's backlog must come in first."""
-BROKEN_BEFORE_S: Final = 5.0
-"""Source: docs/protocol.md, "Budget"."""
 SETTLING: Final = frozenset({"paused", "withdrawn", "no-consent", "returned"})
 """Refusals by which no check is wanted. Any other leaves a resident whom nobody has looked at."""
 
@@ -113,21 +112,6 @@ def _is_paused(agreement: Agreement, occasion: Occasion) -> bool:
     """An agreed pause that covers the window's end; one that ends before it leaves time for the check."""
     bounds = (pause_bounds(agreement.zone, pause) for pause in agreement.pauses)
     return any(first_s <= occasion.end_unix_s < last_s for first_s, last_s in bounds)
-
-
-def outcome_of(closed: Closed) -> Outcome:
-    """What a closing means for the budget. Source: docs/protocol.md, "Budget"; the device reckons the same."""
-    if closed.verdict is not None:
-        return {Verdict.SEEN: "seen", Verdict.NOT_SEEN: "not_seen", Verdict.UNSURE: "unsure"}[closed.verdict]  # type: ignore[return-value]
-    match closed.why:
-        case "seen":
-            return "seen"
-        case "not-seen":
-            return "not_seen"
-        case "unsure" | "operator-closed" | "time-up" | "resident-stopped":
-            return "unsure"
-        case _:
-            return "broken" if closed.watched_s < BROKEN_BEFORE_S else "unsure"
 
 
 def closed_unix_s(closed: Closed, agreement: Agreement | None, *, heard_unix_s: float) -> float:

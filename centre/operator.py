@@ -118,6 +118,10 @@ class Operator:
     async def homes(self) -> list[dict[str, Any]]:
         return list(await self._get("/api/v1/homes"))
 
+    async def queue(self) -> dict[str, Any]:
+        """What is to be done: `items`, most urgent first, and `handovers`."""
+        return dict(await self._get("/api/v1/queue"))
+
     async def home(self, gateway: str) -> dict[str, Any]:
         """Raises OperatorError when the centre knows no such home."""
         for home in await self.homes():

@@ -31,6 +31,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from centre.outcome import outcome_of_ending
 from centre.store import Store, Witnessing
 from gateway.core.error import ConfigError
 from gateway.ledger import (
@@ -312,7 +313,10 @@ class Witness:
         with self._store.witnessing(log.gateway, log.install_epoch) as record:
             known, peaks = _known(record)
             is_new = signed.keep(record, now_unix_s)
+            compared = peaks.size
             ruling, peaks = self._by_lines(record, known, peaks, signed.checkpoint, is_new=is_new)
+            if ruling is Ruling.CONSISTENT:
+                _enter_checks(record, compared, peaks.size, now_unix_s)
             return self._done(record, signed, ruling, known=known, peaks=peaks, now_unix_s=now_unix_s)
 
     def _by_lines(
@@ -358,6 +362,26 @@ class Witness:
             peaks_hex=peaks.to_hex(),
         )
         return Witnessed(ruling, checkpoint.size, cosignature, None if cosignature is None else note)
+
+
+def _enter_checks(record: Witnessing, first: int, end: int, now_unix_s: float) -> None:
+    """Enter the checks that these lines say have ended: a checkpoint covers them now, so the home has signed them.
+
+    Each has come before by its own report, but where that was lost with the database of a centre that is a backup now.
+    """
+    for raw in record.closed_lines(first, end):
+        closed = parse_line(raw).record()
+        if closed is None or None in (closed.check, closed.line, closed.occasion, closed.attempt):
+            continue  # erased by retention; or a preview of set-up, which is no agreed check
+        record.put_check(
+            check=closed.check,
+            line=closed.line,
+            occasion=closed.occasion,
+            attempt=closed.attempt,
+            outcome=outcome_of_ending(closed.why, closed.watched_s or 0.0),
+            at_unix_s=closed.time_lo,
+            now_unix_s=now_unix_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,20 +103,36 @@ def _planned(call: Call, offer: UpdateOffer, criteria: Criteria) -> tuple[str, l
 
 
 async def rollouts(call: Call) -> Response:
-    return answer(await asyncio.to_thread(call.state.store.rollouts))
+    """An account of some groups sees no rollout that is of others' homes alone: its counts are theirs."""
+    return answer(await asyncio.to_thread(_rollouts, call))
+
+
+def _rollouts(call: Call) -> list[dict[str, Any]]:
+    rows = call.state.store.rollouts()
+    if call.session.account.groups is None:
+        return rows
+    return [row for row in rows if any(_sees(call, one) for one in call.state.store.executions(row["id"]))]
+
+
+def _sees(call: Call, execution: dict[str, Any]) -> bool:
+    home = call.state.homes.get(execution["gateway"])
+    return home is not None and call.session.account.sees(home)
 
 
 async def executions(call: Call) -> Response:
     rows = await asyncio.to_thread(call.state.store.executions, call.request.path_params["rollout"])
-    homes, account = call.state.homes, call.session.account
-    return answer([row for row in rows if row["gateway"] in homes and account.sees(homes[row["gateway"]])])
+    return answer([row for row in rows if _sees(call, row)])
 
 
 async def change(call: Call) -> Response:
     params: dict[str, Any] = call.request.path_params
     if params["act"] not in ACTS:
         return error(404, "unknown-act", "A rollout can be paused, resumed, approved and aborted.")
-    store = call.state.store
+    store, account = call.state.store, call.session.account
+    rows = await asyncio.to_thread(store.executions, params["rollout"])
+    # What is stopped or let go on is stopped for every home in it: only for who has all of them.
+    if not rows or (account.groups is not None and not all(_sees(call, row) for row in rows)):
+        return error(404, "unknown-rollout", "There is no such rollout. Reload this page.")
     status = await asyncio.to_thread(
         store.change_rollout, params["rollout"], params["act"], who=call.who, now_unix_s=call.state.clock()
     )

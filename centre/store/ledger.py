@@ -10,7 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from centre.store.engine import Rows, with_check
-from centre.store.table import DISABLED, LEDGER_CHECKPOINTS, LEDGER_RECORDS, RECONCILIATIONS, WITNESSED
+from centre.store.occasion import put_check_fact
+from centre.store.table import (
+    DISABLED,
+    LEDGER_CHECKPOINTS,
+    LEDGER_RECORDS,
+    OCCASION_FACTS,
+    RECONCILIATIONS,
+    WITNESSED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,31 @@ class Witnessing:
         )
         raws = [bytes(raw) for raw in self._connection.execute(query).scalars()]
         return raws if len(raws) == end - first else None
+
+    def closed_lines(self, first: int, end: int) -> list[bytes]:
+        """The raw lines of ended checks from number `first` to `end` - 1."""
+        table = LEDGER_RECORDS.c
+        mine = (table.gateway == self._key["gateway"]) & (table.seq >= first) & (table.seq < end)
+        query = sa.select(table.raw).where(mine, table.kind == "closed").order_by(table.seq)
+        return [bytes(raw) for raw in self._connection.execute(query).scalars()]
+
+    def put_check(
+        self,
+        *,
+        check: str | None,
+        line: str | None,
+        occasion: str | None,
+        attempt: int | None,
+        outcome: str,
+        at_unix_s: float,
+        now_unix_s: float,
+    ) -> None:
+        """Enter a check's end by the home's log; nothing where its own report came."""
+        known = sa.select(OCCASION_FACTS.c.ref).filter_by(**self._key, what="check", ref=check)
+        if self._connection.execute(known).first() is not None:
+            return
+        told = {"line": line, "occasion": occasion, "attempt": attempt, "word": outcome, "at_unix_s": at_unix_s}
+        put_check_fact(self._connection, {**self._key, **told, "what": "check", "ref": check}, now_unix_s)
 
     def keep(self, **values: Any) -> None:
         """Replace the row of `witnessed`; all its columns but the key."""

@@ -57,8 +57,7 @@ class OccasionRows(Rows):
                 "word": outcome,
                 "at_unix_s": now_unix_s if closed_unix_s is None else closed_unix_s,
             }
-            put_fact(connection, fact)
-            _note_since(connection, fact, now_unix_s)
+            put_check_fact(connection, fact, now_unix_s)
         return True
 
     def put_missed(self, missed: MissedCheck, *, install_epoch: int, now_unix_s: float) -> bool:
@@ -174,6 +173,15 @@ def put_fact(connection: sa.Connection, fact: Mapping[str, Any]) -> None:
     key = {name: fact[name] for name in ("gateway", "install_epoch", "what", "ref")}
     connection.execute(sa.delete(OCCASION_FACTS).filter_by(**key))
     connection.execute(sa.insert(OCCASION_FACTS).values(dict(fact)))
+
+
+def put_check_fact(connection: sa.Connection, fact: Mapping[str, Any], now_unix_s: float) -> None:
+    """Enter a check's end. Its report and its line in the home's log say the same: the second is no news."""
+    key = {name: fact[name] for name in ("gateway", "install_epoch", "what", "ref")}
+    is_new = connection.execute(sa.select(OCCASION_FACTS.c.ref).filter_by(**key)).first() is None
+    put_fact(connection, fact)
+    if is_new:
+        _note_since(connection, fact, now_unix_s)
 
 
 def _note_since(connection: sa.Connection, fact: Mapping[str, Any], now_unix_s: float) -> None:

@@ -1,6 +1,9 @@
 """All homes' agreements at a glance, and one change for several of them, in a real Chromium: found, ticked, shown as
 what it means, signed one by one by the planner's key, answered by each home for itself; what a home did not confirm is
 sent again. In both languages; axe-core finds nothing.
+
+Mutations that turn it red: send under the version that the home has; keep what is prepared when a tick changes; pause
+on the ground of an agreement while a newer one is not confirmed (all in overview.js).
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 that no home signed, requests from elsewhere, words of the wrong form in every field, names of other people's things.
 
 Mutations that turn it red: leave `account.sees` out of `centre.api.endpoint._admit`; leave the role's test out there;
-leave `call.state.store.audit` out of `centre.api.endpoint.route`; let `centre.api.handovers._may_see` be always true.
+leave `call.state.store.audit` out of `centre.api.endpoint.route`; let `centre.api.handovers._may_see` be always true;
+leave `account.sees` out of `centre.api.plan.end_draft`; leave out who has all homes of a rollout in
+`centre.api.fleet.change`; leave `_audit` out of `centre.boundary`; refuse no origin there; take a hostile word for a
+field's value without its schema (`strict_json.loads` alone in `centre.api.endpoint._admit`).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -27,11 +31,13 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 from test_centre_app import DUE, NOW_UNIX_S, ORIGIN, FakeBroker, a_world, command, make_state
+from update_support import offer
 
 from centre.api.answers import Answer
 from centre.app import ENDPOINTS, make_app
 from centre.login import sha256
 from centre.role import ANYBODY, CentreRole
+from centre.rollout import Criteria, Place
 from centre.state import Account
 from centre.store import HandoverStart
 from gateway.protocol.key import SigningKey
@@ -65,6 +71,13 @@ class Court:
                 f"h-{unit}", "gw-a", 1, "n", f"2026-11-18T2{unit[-1]}:30", "x", unit, [], 5, NOW_UNIX_S
             )
             assert self.state.store.put_handover(start)
+        assert self.state.store.put_draft(
+            "d-a", gateway="gw-a", agreement_json="{}", who="system", now_unix_s=NOW_UNIX_S, most=9
+        )
+        assert self.state.store.put_rollout(
+            "r-a", offer_jws="x", offer=offer(), criteria=Criteria(), places=[Place("gw-a", 0)], who="release",
+            now_unix_s=NOW_UNIX_S,
+        )  # fmt: skip
         self.app = make_app(self.state)
 
     def client(self, who: str | None) -> httpx.AsyncClient:
@@ -85,13 +98,13 @@ BODIES: dict[str, Any] = {
     "draft.put": {"agreement": {}},
     "passkey.finish": {"login": "x", "credential": "{}"},
     "passkey.remove": {"credential_id": "x"},
+    "fleet.plan": {"offer": "a.b.c", "criteria": {"abort_percent": 2.0, "min_executed": 10, "needs_approval": True}},
+    "fleet.begin": {"offer": "a.b.c", "plan": "0" * 64, "criteria": {"silent_s": 60.0, "soak_s": 60.0}},
 }
 
 
 async def _ask(client: httpx.AsyncClient, endpoint: Any, **names: str) -> httpx.Response:
-    path = endpoint.path.format(
-        **({"gateway": "gw-a", "handover": "h-hv-1", "draft": "d-1", "rollout": "r-1", "act": "pause"} | names)
-    )
+    path = endpoint.path.format(**(NAMES | names))
     more: dict[str, Any] = {}
     if endpoint.method == "POST":
         more = (
@@ -102,6 +115,7 @@ async def _ask(client: httpx.AsyncClient, endpoint: Any, **names: str) -> httpx.
     return await client.request(endpoint.method, f"/api/v1{path}", **more)
 
 
+NAMES = {"gateway": "gw-a", "handover": "h-hv-1", "draft": "d-1", "rollout": "r-1", "act": "pause"}
 CALLABLE = [endpoint for endpoint in ENDPOINTS if endpoint.name != "events"]
 
 
@@ -146,6 +160,12 @@ def test_no_name_of_anothers_home_or_hand_over_opens_anything(tmp_path: Path) ->
             assert (await client.get("/api/v1/queue")).json()["handovers"] == []
             assert (await client.get("/api/v1/handovers")).json() == []
             assert (await client.post("/api/v1/handovers/h-hv-1/acknowledge", json={})).status_code == 404
+            for of_others in ("/drafts/d-a/end", "/fleet/rollouts/r-a/pause"):
+                nowhere = of_others.replace("-a/", "-none/")
+                there, none = [await client.post(f"/api/v1{path}", json={}) for path in (of_others, nowhere)]
+                assert (there.status_code, there.text) == (404, none.text), of_others
+            for path in ("/drafts", "/fleet/rollouts", "/fleet/rollouts/r-a/executions"):
+                assert (await client.get(f"/api/v1{path}")).json() == [], path
         async with court.client("hv-2") as client:
             assert [row["id"] for row in (await client.get("/api/v1/handovers")).json()] == ["h-hv-2"]
             for endpoint in CALLABLE:
@@ -156,6 +176,8 @@ def test_no_name_of_anothers_home_or_hand_over_opens_anything(tmp_path: Path) ->
 
     asyncio.run(play())
     assert court.state.store.handover("h-hv-1")["state"] == "open"
+    assert court.state.store.draft("d-a")["state"] == "waiting"
+    assert [row["status"] for row in court.state.store.rollouts()] == ["in-progress"]
     assert {row["who"] for row in court.audit() if row["status"] == 404} == {"elsewhere", "hv-2"}
     court.state.store.close()
 
@@ -219,6 +241,11 @@ def test_no_page_from_elsewhere_can_speak_in_a_sessions_name(tmp_path: Path, end
                 world.client.headers.update(headers)
                 response = await _ask(world.client, endpoint)
                 assert (response.status_code, response.json()["error"]) == (403, "wrong-origin")
+            refused = world.state.store.audit_rows(after=0, limit=100)
+            assert [(row["who"], row["code"]) for row in refused][-3:] == [("op-1", "wrong-origin")] * 3
+            world.client.cookies.clear()  # whoever has no session writes nothing
+            assert (await _ask(world.client, endpoint)).status_code == 403
+            assert world.state.store.audit_rows(after=0, limit=100) == refused
             world.client.headers.update({"Origin": ORIGIN, "Host": "evil.example"})
             assert (await _ask(world.client, endpoint)).status_code == 421
 
@@ -262,6 +289,16 @@ def test_hostile_words_in_every_field_are_refused_and_change_nothing(tmp_path: P
     everything = replace(court.state, accounts={"all": _account("all", *(r for r in ROLES if r != "home-care"))})
     statuses: set[int] = set()
 
+    async def ask_in_text(path: str) -> None:
+        transport = httpx.ASGITransport(app=make_app(everything))
+        headers = {"Authorization": "Bearer token-of-all", "Content-Type": "text/plain"}
+        async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=headers) as client:
+            for hostile in HOSTILE:
+                for text in (str(hostile), f"{hostile}~{hostile}", f"{hostile}.{hostile}.{hostile}~a.b.c"):
+                    response = await client.post(path, content=text.encode())
+                    assert response.status_code in (400, 413, 429), (path, text[:40])
+                    assert "<script>" not in response.text, "nothing is sent back"
+
     async def ask(path: str, bodies: list[Any]) -> None:
         # A fresh application for each field: the limit of requests must not be what refuses them.
         transport = httpx.ASGITransport(app=make_app(everything))
@@ -275,14 +312,30 @@ def test_hostile_words_in_every_field_are_refused_and_change_nothing(tmp_path: P
                 assert response.status_code in (200, 400, 403, 404, 409, 413), (path, body)
                 assert "<script>" not in response.text, "nothing is sent back"
 
+    async def ask_in_address(endpoint: Any) -> None:
+        transport = httpx.ASGITransport(app=make_app(everything))
+        headers = {"Authorization": "Bearer token-of-all"}
+        words = [quote(str(hostile), safe="")[:2000] for hostile in HOSTILE]
+        names = re.findall(r"\{(\w+)\}", endpoint.path)
+        paths = [endpoint.path.format(**(NAMES | {name: word})) for name in names for word in words]
+        paths += [f"{endpoint.path.format(**NAMES)}?{query.name}={word}" for query in endpoint.query for word in words]
+        async with httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=headers) as client:
+            for path in paths:
+                response = await client.get(f"/api/v1{path}")
+                assert response.status_code in (200, 400, 404, 405), path
+                assert "<script>" not in response.text, path
+
     async def play() -> None:
         for endpoint in CALLABLE:
-            body = BODIES.get(endpoint.name)
-            if endpoint.body is None or body is None:
-                continue
-            path = f"/api/v1{endpoint.path.format(gateway='gw-a', handover='h-hv-1', draft='d-1')}"
-            for place in _fields(body):
-                await ask(path, [_with(body, place, hostile) for hostile in HOSTILE])
+            path = f"/api/v1{endpoint.path.format(**NAMES)}"
+            if endpoint.body is not None:
+                body = BODIES[endpoint.name]  # a new endpoint with a body gets one there
+                for place in _fields(body):
+                    await ask(path, [_with(body, place, hostile) for hostile in HOSTILE])
+            elif endpoint.is_text:
+                await ask_in_text(path)
+            if endpoint.method == "GET":
+                await ask_in_address(endpoint)
 
     asyncio.run(play())
     assert 400 in statuses

@@ -1,7 +1,7 @@
 """What an operations room is told: counts in Prometheus' text form, and no home's name.
 
-Mutations that turn it red: count open hand-overs as late ones; leave out `stuck_deliveries`; put a gateway into a
-label.
+Mutations that turn it red, each tried: count open hand-overs as late ones; leave out `stuck_deliveries`; put a gateway
+into a label.
 """
 
 from __future__ import annotations

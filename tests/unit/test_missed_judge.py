@@ -25,8 +25,8 @@ from centre.missed import (
     in_force,
     judge,
     occasions_of,
-    outcome_of,
 )
+from centre.outcome import outcome_of
 from gateway.agreement import Agreement, Attempt, encode_agreement, occasions_between, parse_agreement
 from gateway.check import Why
 from gateway.core.refusal import RefusalCode

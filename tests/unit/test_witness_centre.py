@@ -3,7 +3,9 @@
 Mutations that turn it red, each tried: answer before the row is kept; leave out `disable`; compare sizes only; lift the
 disabling in the same installation; take a stranger's signature line for a new checkpoint; forward to a disabled home;
 rule outside the transaction; send nothing back; send nothing back to a repeated one; say what is wanted only of lines
-that agree; not at a gap; not at the first hello; count from the highest line (`first_missing`).
+that agree; not at a gap; not at the first hello;
+count from the highest line (`first_missing`); leave `_enter_checks` out; let the log's line take the place of a check's
+own report; enter also what is no agreed check.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from gateway.ledger import Ledger, NoteError, NoteSigner, consistency_proof, rea
 from gateway.ledger.record import RecordKind
 from gateway.ledger.tree import root_of
 from gateway.protocol.envelope import verify
-from gateway.protocol.message import AgreementWithdraw, Challenge, ClockFact, Close, Grant, Hello
+from gateway.protocol.message import AgreementWithdraw, Challenge, ClockFact, Close, Closed, Grant, Hello, Verdict
 from gateway.services.evidence import parse_wanted
 
 pytestmark = pytest.mark.slow
@@ -168,6 +170,29 @@ def test_a_missing_line_delays_the_cosignature_and_disables_nothing(store: Store
     assert store.witnessed()["gw-a", 1]["size"] == 3
     assert deliver(store, home, [lost, *home.say(1)]) == [Ruling.CONSISTENT]
     assert store.witnessed()["gw-a", 1]["size"] == 7
+
+
+def _checks(store: Store) -> list[tuple[str, str]]:
+    facts = store.occasion_facts("gw-a", 1, since_unix_s=0.0)
+    return [(fact["ref"], fact["word"]) for fact in facts if fact["what"] == "check"]
+
+
+def test_a_check_is_known_by_the_homes_log_once_a_checkpoint_covers_it(store: Store, home: Home):
+    with Ledger.open(home.path, home.signer, disk=QuickDisk()) as ledger:
+        for number, why in enumerate(["seen", "not-seen", "link-lost"], 1):
+            told = {"line": "night-1", "occasion": "2026-11-23T23:30", "attempt": number, "watched_s": 2.0}
+            ledger.append(a_record(RecordKind.CLOSED, check=f"c-{number}", who="op-1", why=why, **told))
+        ledger.append(a_record(RecordKind.CLOSED, check="c-4", who="in-1", why="operator-closed", watched_s=9.0))
+        note = ledger.checkpoint()
+    closed = Closed(
+        "gw-a", "c-3", "link-lost", "op-1", "night-1", "2026-11-23T23:30", 3, 2.0, 9, True, 3, verdict=Verdict.SEEN
+    )
+    store.put_outcome(closed, closed_jws="x", now_unix_s=NOW_UNIX_S, install_epoch=1, outcome="seen")
+    deliver(store, home, home.lines())
+    assert _checks(store) == [("c-3", "seen")], "not signed yet"
+    assert deliver(store, home, [note]) == [Ruling.CONSISTENT]
+    assert sorted(_checks(store)) == [("c-1", "seen"), ("c-2", "not_seen"), ("c-3", "seen")], "set-up's is no check"
+    assert store.seen_since(0.0) == {("gw-a", 1, "night-1", "2026-11-23T23:30")}
 
 
 def test_a_proof_stands_in_for_missing_lines_and_the_lines_may_come_later(store: Store, home: Home):
