@@ -97,7 +97,7 @@ test-services:
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone" tests/service tests/faults tests/browser
 
 wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, sslyze
-	@command -v faketime >/dev/null || $(APT) faketime; } >&2
+	@command -v cc >/dev/null || $(APT) gcc libc6-dev; } >&2
 	@[ -x $(VENV)/tls/bin/python ] || $(PYTHON) -m venv $(VENV)/tls
 	@$(VENV)/tls/bin/python -m pip install -q --require-hashes -r requirements/tls.lock >&2
 	$(BIN)/python -m pytest -q -s tests/wizard

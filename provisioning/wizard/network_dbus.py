@@ -48,6 +48,7 @@ _ADDRESSES: Final = {
 """NetworkManager's own patience is 45 s, as long as a try may take: it would never come to say what was missing."""
 SCAN_S: Final = 6.0
 PORTAL_PATIENCE_S: Final = 5.0
+DOWN_S: Final = 8.0
 
 
 class NetworkError(TransientError):
@@ -165,6 +166,17 @@ class NmNetwork:
                 if await self._property(active, f"{NM}.Connection.Active", "id") == _OWN:
                     connection = await self._property(active, f"{NM}.Connection.Active", "connection")
                     await self._undo(connection, active)
+                    await self._until_down()
+
+    async def _until_down(self) -> None:
+        """NetworkManager takes a moment to let go of the radio, in which nobody could scan. DOWN_S at most."""
+        device = await self._device(_WIFI)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DOWN_S):
+                while (  # noqa: ASYNC110 - another process lets go
+                    device is not None and await self._property(device, f"{NM}.Device", "state") > _DISCONNECTED
+                ):
+                    await asyncio.sleep(0.1)
 
     async def close(self) -> None:
         if self._bus is not None:
