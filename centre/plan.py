@@ -43,7 +43,7 @@ def meaning(untrusted_agreement: dict[str, Any], *, now_unix_s: float) -> dict[s
 def next_occasions(agreement: Agreement, *, now_unix_s: float, most: int) -> list[dict[str, Any]]:
     """The next ones that begin within two weeks, at most `most`."""
     found: list[Occasion] = []
-    for days in (2, DAYS):  # most agreements are for every night
+    for days in (5, DAYS):  # most agreements are for every night, and a day costs time
         now = datetime.fromtimestamp(now_unix_s, UTC)
         found = list(occasions_between(agreement, now, now + timedelta(days=days)))[:most]
         if len(found) == most:

@@ -111,7 +111,9 @@ def _next(agreement_json: str, now_unix_s: float) -> list[dict[str, Any]]:
 def _next_in_hour(agreement_json: str, hour: int) -> list[dict[str, Any]]:
     """Reckoned once an hour, for a page asks every ten seconds; with some that may have begun by then."""
     agreement = _parsed(agreement_json)
-    return [] if agreement is None else plan.next_occasions(agreement, now_unix_s=hour * 3600.0, most=4 * NEXT)
+    if agreement is None:
+        return []
+    return plan.next_occasions(agreement, now_unix_s=hour * 3600.0, most=NEXT + len(agreement.lines))
 
 
 @lru_cache(maxsize=10_000)

@@ -375,6 +375,7 @@ def test_no_answer_and_no_row_can_hold_a_name_an_address_or_a_picture() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_api_keeps_what_its_document_promises(tmp_path: Path) -> None:
     """schemathesis: no server error, only documented statuses, types and bodies, whatever is sent.
 
