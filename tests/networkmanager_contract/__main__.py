@@ -100,11 +100,11 @@ def write_cpio(root: Path, path: Path) -> None:
         put("TRAILER!!!", 0, b"")
 
 
-def command(kernel: Path, initramfs: Path, console: Path, *, accel: str, logs: bool) -> list[str]:
+def command(kernel: Path, initramfs: Path, console: Path, *, accel: str, logs: bool, only: str) -> list[str]:
     words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "2048"]
     words += ["-machine", "q35", "-accel", accel, "-cpu", "max" if accel == "tcg" else "kvm64"]
     words += ["-kernel", str(kernel), "-initrd", str(initramfs)]
-    more = " wizard.logs" if logs else ""
+    more = (" wizard.logs" if logs else "") + (f" wizard.only={only}" if only else "")
     words += ["-append", f"console=ttyS0 quiet rdinit=/opt/contract/init panic=-1{more}"]
     words += ["-device", "virtio-rng-pci"]
     return [*words, "-serial", f"file:{console}"]
@@ -128,6 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cache", type=Path, help="the directory that setup.sh filled")
     parser.add_argument("--logs", action="store_true", help="print the guest's logs at the end")
+    parser.add_argument("--only", default="", help="the cases to run, with commas between them; default all")
     parser.add_argument("--build-only", action="store_true", help="for namespace.sh")
     parser.add_argument("--accel", choices=("tcg", "kvm"), default="tcg", help="default tcg")
     options = parser.parse_args()
@@ -136,7 +137,7 @@ def main() -> int:
     kernel, initramfs = build(options.cache)
     if options.build_only:
         return 0
-    words = command(kernel, initramfs, console, accel=options.accel, logs=options.logs)
+    words = command(kernel, initramfs, console, accel=options.accel, logs=options.logs, only=options.only)
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
         said = follow(process, console)

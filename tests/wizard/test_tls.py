@@ -1,6 +1,7 @@
 """What sslyze says of the wizard's TLS; it is installed apart, because its own dependencies are not ours.
 
 The makefile's `wizard-run` installs it by hash from requirements/tls.lock into `.venv/tls`.
+Mutation, tried and red: `minimum_version` 1.2 in `server_tls`.
 """
 
 from __future__ import annotations
