@@ -428,11 +428,12 @@ class Intake:
                 result = await asyncio.to_thread(witness.take, log, payload, now_unix_s=state.clock())
         except NoteError as exc:
             raise RefusedError(RefusalCode.BAD_SIGNATURE, str(exc)) from exc
+        if result.newest is not None:
+            # Whatever the ruling: a home whose card was put back, or copied, learns only from this that its ledger is
+            # not the one we know. One that is lost is said again after the home's next checkpoint, within the hour.
+            said = self._broker.publish(topic(log.gateway, Branch.WITNESS), result.newest, expiry_s=COSIGNED_LIFE_S)
+            said.add_done_callback(lambda done: done.cancelled() or done.exception())
         if result.ruling in (Ruling.CONSISTENT, Ruling.REPEATED):
-            if result.newest is not None:
-                # One that is lost is said again after the home's next checkpoint, within the hour.
-                said = self._broker.publish(topic(log.gateway, Branch.WITNESS), result.newest, expiry_s=COSIGNED_LIFE_S)
-                said.add_done_callback(lambda done: done.cancelled() or done.exception())
             return
         if result.ruling in BREAKS_THE_LOG:
             _log.error("%s: disabled: %s; %d records were witnessed", log.gateway, result.ruling, result.known_size)

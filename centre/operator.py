@@ -130,12 +130,16 @@ class Operator:
         raise OperatorError(f"the centre knows no home {gateway}")
 
     async def wait_for_home(self, gateway: str, limit_s: float) -> dict[str, Any]:
-        """The home once it is online, knows the time and has something due. Raises OperatorError after `limit_s`."""
+        """The home once it is online, knows the time, is witnessed and has something due.
+
+        Raises OperatorError after `limit_s`.
+        """
         deadline_s = time.monotonic() + limit_s
         home: dict[str, Any] = {}
         while time.monotonic() < deadline_s:
             home = await self.home(gateway)
-            if home.get("online") and any(item["status"] in OPEN_STATUSES for item in home.get("due", [])):
+            is_due = any(item["status"] in OPEN_STATUSES for item in home.get("due", []))
+            if home.get("online") and is_due and home.get("obstacle") != "busy":
                 return home
             await asyncio.sleep(0.1)
         raise OperatorError(f"{gateway} has nothing due after {limit_s:g} s: {home}")

@@ -144,6 +144,12 @@ class Ledger:
         return self._state.checkpoints.latest
 
     @property
+    def signed(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that were found when the ledger was opened, oldest first, until the next one is signed."""
+        checkpoints = self._state.checkpoints
+        return (*(each for _, each in checkpoints.earlier), checkpoints.latest)
+
+    @property
     def verifier(self) -> VerifierKey:
         """The key under which this ledger's checkpoints verify."""
         return self._signer.verifier

@@ -121,6 +121,8 @@ class Commands:
             raise RefusedError(RefusalCode.BUSY, "no link")
         if self.core.hindrance is not None:
             raise RefusedError(self.core.hindrance)
+        if self.core.unwitnessed:
+            raise RefusedError(RefusalCode.BUSY, "the witness has not cosigned this start")
         if not self.core.mount.parked:
             raise RefusedError(RefusalCode.NOT_PARKED)
         interval = self.core.gate.clock.interval(self.core.now())

@@ -67,6 +67,8 @@ class Core:
     """When the centre is told next what holds here; 0 is at once."""
     hindrance: RefusalCode | None = None
     """Why nothing may open just now; it goes by itself, other than the gate's obstacle."""
+    unwitnessed: bool = False
+    """The witness has not cosigned this start yet: an older card that was put back looks whole until it does."""
     group: asyncio.TaskGroup | None = None
     on_closed: Callable[[Pending | None, machine.RecordClosed], None] = lambda _pending, _closed: None
     """Told of each check and preview that has ended, after its record."""
@@ -76,7 +78,7 @@ class Core:
     def obstacle(self) -> RefusalCode | None:
         """Why nothing can open, whatever is asked; None when something could."""
         if self.gate.obstacle is not None or not self.gate.moved:
-            return self.gate.obstacle or self.hindrance
+            return self.gate.obstacle or self.hindrance or (RefusalCode.BUSY if self.unwitnessed else None)
         return RefusalCode.WITHDRAWN
 
     def later(self, event: machine.Event) -> None:

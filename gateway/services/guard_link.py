@@ -54,6 +54,11 @@ class LinkSide:
         """What is published now reaches the broker, as far as anybody knows."""
         return self.channel is not None and self.broker_up
 
+    @property
+    def is_fed(self) -> bool:
+        """The link's outbox has every record that there is: what is published now does not overtake one."""
+        return self._wanted is not None and self._wanted >= self.core.chronicle.size
+
     def want(self, seq: int) -> None:
         """The outbox lacks everything from record `seq` on."""
         self._wanted = seq

@@ -249,7 +249,7 @@ class SetupSide:
             raise RefusedError(RefusalCode.NOT_AGREED, "set-up is over")
         match got:
             case setup.AskNonce():
-                if self.core.obstacle is None:
+                if self.core.gate.obstacle is None and self.core.hindrance is None:
                     # As a challenge does: loading its libraries takes a small board longer than an opening may.
                     self.core.spawn(self.check.eye.prepare(), "prepare eye")
                 return setup.NonceIssued(self.core.gate.nonces.issue(WHO, now_s=self.core.now()))

@@ -76,7 +76,9 @@ class Chronicle:
     standing: Standing = field(default_factory=Standing)
     cosigned: Cosigned | None = None
     _signed: dict[int, bytes] = field(default_factory=dict)
-    """Root by size, of the checkpoints that this process has signed."""
+    """Root by size, of the newest checkpoints that this ledger has signed."""
+    _forgotten_size: int = 0
+    """Of the newest checkpoint that is no longer in `_signed`."""
 
     def append(self, kind: RecordKind, boottime_s: float, clock: IntervalClock, **fields: Any) -> bytes:
         """Write one record durably; the line as it stands in the file. Raises LedgerUnwritableError.
@@ -144,17 +146,27 @@ class Chronicle:
         """The signed checkpoint of all records; b"" where there is no ledger. Raises LedgerUnwritableError."""
         if self.ledger is None:
             return b""
+        for each in self.ledger.signed if not self._signed else ():
+            self._note_signed(each)
         note = self.ledger.checkpoint()
-        self._signed[self.ledger.size] = self.ledger.root
-        if len(self._signed) > MAX_SIGNED:
-            del self._signed[next(iter(self._signed))]
+        self._note_signed(self.ledger.latest_checkpoint)
         return note
 
+    def _note_signed(self, checkpoint: Checkpoint) -> None:
+        self._signed[checkpoint.size] = checkpoint.root
+        if len(self._signed) > MAX_SIGNED:
+            self._forgotten_size = next(iter(self._signed))
+            del self._signed[self._forgotten_size]
+
     def agrees_with(self, witnessed: Checkpoint) -> bool:
-        """Whether this ledger can be the one that was witnessed. An older size that this process has not signed is
-        taken for granted here: the next start compares it with every record.
+        """Whether this ledger can be the one that was witnessed: it has signed that checkpoint itself.
+
+        One that is older than the `MAX_SIGNED` newest is taken for granted here: the next start compares it with every
+        record.
         """
-        return witnessed.size <= self.size and self._signed.get(witnessed.size, witnessed.root) == witnessed.root
+        if witnessed.size in self._signed:
+            return self._signed[witnessed.size] == witnessed.root
+        return witnessed.size <= self._forgotten_size
 
     def last_checkpoint(self) -> bytes:
         """The checkpoint that is stored; b"" where the records since then make it worth less than the next one."""

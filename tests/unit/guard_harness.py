@@ -354,6 +354,8 @@ class Link(Peer):
         super().__init__(world, sock, "link")
         self.broker_up = False
         self.media: dict[str, socket.socket] = {}
+        if world.guard is not None:
+            self.send(frame.OutboxWants(world.guard.chronicle.size))
         self._beat()
 
     def set_broker(self, up: bool) -> None:
@@ -598,6 +600,9 @@ class World:
         self.missed: list[MissedCheck] = []
         self.update_reports: list[bytes] = []
         self.note = b""
+        self.cosigns = "starts"
+        """What the witness cosigns by itself: the first checkpoint of each process (starts), or nothing."""
+        self._cosigned_process = 0
         self.signals: list[Signal] = []
         self.published_count = 0
         self.serial = 0
@@ -896,6 +901,9 @@ class World:
         self.published_count += 1
         if branch == "ledger" and payload.startswith(b"tillsyn/"):
             self.note = payload
+            if self.cosigns == "starts" and self._cosigned_process != self.process:
+                self._cosigned_process = self.process
+                self.loop.call_later(0.1, self._cosign_quietly, payload)
         if branch == "signal":
             self.signals.append(verify(payload, {key("device").verifying.kid: key("device").verifying}, Signal))
         if branch not in ("reply", "ask"):
@@ -922,6 +930,12 @@ class World:
         cosigned = signed + (by or witness()).cosign(checkpoint, unix_s=at_unix_s)
         self.say_cosigned(cosigned)
         return cosigned
+
+    def _cosign_quietly(self, note: bytes) -> None:
+        if self.link is not None:
+            checkpoint = verify_checkpoint(note, ledger_signer().verifier)
+            cosignature = witness().cosign(checkpoint, unix_s=int(self.true_unix_s))
+            self.link.send(frame.CosignedArrived(note + cosignature))
 
     def say_cosigned(self, untrusted: bytes) -> None:
         if self.link is not None:
@@ -1545,9 +1559,10 @@ def _is_intended_end(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def home(base: datetime = datetime(2026, 11, 23, 22, 40, tzinfo=UTC)) -> Iterator[World]:
-    """A booted home with a link, an attested clock, and an agreement that is due now."""
+def home(base: datetime = datetime(2026, 11, 23, 22, 40, tzinfo=UTC), *, cosigns: str = "starts") -> Iterator[World]:
+    """A booted home with a link, an attested clock, and an agreement that is due now; `cosigns` as `World.cosigns`."""
     world = World(base)
+    world.cosigns = cosigns
     try:
         world.boot()
         world.mend()

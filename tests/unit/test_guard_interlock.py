@@ -122,6 +122,7 @@ def test_a_camera_that_is_taken_down_ends_the_check_and_refuses_until_a_new_agre
     assert world.hand(ASK).obstacle is None
     world.kill()
     world.start()
+    world.mend()
     assert world.hand(ASK).obstacle is None
     assert len(kinds(world, "tamper")) == 1
 

@@ -750,10 +750,10 @@ def test_a_recheck_waits_its_minutes_and_comes_once(world):
 
 
 def test_what_a_restored_card_knows_holds_and_what_it_lost_is_the_witnesss_to_find(world):
-    """Locally an old card is whole: its ledger verifies, and its agreement opens again. What is told here:
+    """Locally an old card is whole: its ledger verifies, and its agreement is in force again. What is told here:
 
     * not detected: that records, a newer agreement, a raised epoch or a stop are missing. The centre's witness finds
-      the shorter ledger (409), the operator's grant needs the centre, and the hello names version and epoch.
+      the fork and does not cosign this start, so nothing opens (test_guard_witness.py). Here it cosigns everything.
     * detected: an old agreement or trust file beside the newer ledger, and the other way round (tests above).
     """
     card = world.copy_card()
