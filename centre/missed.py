@@ -3,7 +3,8 @@
 For each occasion of the agreements that a home has accepted, `judge` says from what the home has signed: it waits, it
 is settled (seen, paused, or refused for a reason by which no check was wanted), or it is missed. A missed one becomes a
 hand-over (`centre.handover`). What is not signed by the home settles nothing: a forged ledger line can send somebody to
-a home, never keep somebody away.
+a home, never keep somebody away. Lines under a checkpoint that was witnessed are signed; where a check's report was
+lost, they say how it ended.
 
 It is stricter than "an attempt was made": a check that broke off, a re-check that nobody made, and a refusal because of
 a fault all end in a hand-over, since nobody has seen the resident.
@@ -28,7 +29,8 @@ from centre.witness import reconcile
 from gateway.agreement import Agreement, Attempt, Occasion, Outcome, next_step, occasions_between, parse_agreement
 from gateway.agreement.occasion import SPAN_MAX_S, pause_bounds
 from gateway.core.refusal import RefusedError
-from gateway.protocol.message import Closed, MissedCheck
+from gateway.ledger import RecordKind, parse_line
+from gateway.protocol.message import Closed, MissedCheck, Verdict
 
 GRACE_S: Final = 60.0
 """How long after a window's end a home's report may still be on its way."""
@@ -37,6 +39,12 @@ LOOK_AGAIN_S: Final = 6 * 3600.0
 """At least so often each home is looked at, whatever was thought to come next."""
 RECONCILE_AFTER_S: Final = 900.0
 """So long after the start nothing is compared: the broker's backlog must come in first."""
+_VERDICTS: Final[Mapping[str, Verdict]] = {
+    "seen": Verdict.SEEN,
+    "not-seen": Verdict.NOT_SEEN,
+    "unsure": Verdict.UNSURE,
+}
+"""By the word that a `verdict` record has."""
 SETTLING: Final = frozenset({"paused", "withdrawn", "no-consent", "returned"})
 """Refusals by which no check is wanted. Any other leaves a resident whom nobody has looked at."""
 
@@ -124,6 +132,42 @@ def closed_unix_s(closed: Closed, agreement: Agreement | None, *, heard_unix_s: 
         return heard_unix_s
     said_unix_s = closed.next_unix_s - line.recheck.after_min * 60
     return min(heard_unix_s, max(said_unix_s, heard_unix_s - SPAN_MAX_S))
+
+
+def reports_of(gateway: str, lines: Iterable[bytes]) -> list[tuple[Closed, float]]:
+    """What the home's reports would have said of checks whose `closed` record is among `lines`, and when they ended.
+
+    A report that the broker lost comes no more; a guard that was restarted in a check makes none. Whether the mount is
+    up, and what is to follow, no record says: `parked` is False and `next` none.
+    """
+    verdicts: dict[str, Verdict] = {}
+    found: list[tuple[Closed, float]] = []
+    for raw in lines:
+        stored = parse_line(raw)
+        record = stored.record()
+        if record is None or record.check is None:
+            continue
+        if record.kind is RecordKind.VERDICT and (verdict := _VERDICTS.get(record.why or "")) is not None:
+            verdicts[record.check] = verdict
+        if record.kind is not RecordKind.CLOSED or record.line is None or record.occasion is None:
+            continue
+        report = Closed(
+            gateway=gateway,
+            check=record.check,
+            why=record.why or "recovered",
+            who=record.who or "unknown",
+            line=record.line,
+            occasion=record.occasion,
+            attempt=record.attempt or 1,
+            watched_s=record.watched_s or 0.0,
+            frames=record.frames or 0,
+            parked=False,
+            ledger_size=stored.seq + 1,
+            verdict=verdicts.get(record.check),
+            view=record.view,
+        )
+        found.append((report, record.time_lo))
+    return found
 
 
 # Which occasions there are
@@ -268,6 +312,9 @@ def _look_at(
     agreements = in_force(rows, store.withdrawals(gateway)) if rows else []
     since_unix_s = now_unix_s - LONGEST_WINDOW_S if before is None else before[0]
     facts = store.occasion_facts(gateway, install_epoch, since_unix_s=since_unix_s - SPAN_MAX_S)
+    if asked := _asked(facts):
+        _enter_outcomes(store, gateway, install_epoch, asked, now_unix_s=now_unix_s)
+        facts = store.occasion_facts(gateway, install_epoch, since_unix_s=since_unix_s - SPAN_MAX_S)
     told = told_of(facts)
     begun: list[Begun] = []
     until_unix_s, look_unix_s = now_unix_s, now_unix_s + LOOK_AGAIN_S
@@ -310,6 +357,35 @@ def _look_at(
                 look_unix_s = min(look_unix_s, ends_unix_s)
     store.put_judged(gateway, install_epoch, before=before, until_unix_s=until_unix_s, look_unix_s=look_unix_s)
     return begun
+
+
+def _asked(facts: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, int]]:
+    """(line, occasion, attempt) of openings that may have been accepted."""
+    return {
+        (fact["line"], fact["occasion"], fact["attempt"])
+        for fact in facts
+        if fact["what"] == "asked" and fact["word"] in (None, "check.opened")
+    }
+
+
+def _enter_outcomes(
+    store: Store, gateway: str, install_epoch: int, asked: set[tuple[str, str, int]], *, now_unix_s: float
+) -> None:
+    """Enter the outcomes of which only the home's ledger has told, once their report is overdue."""
+    for report, ended_unix_s in reports_of(gateway, store.unreported(gateway, install_epoch)):
+        if (report.line, report.occasion, report.attempt) not in asked or ended_unix_s > now_unix_s - GRACE_S:
+            continue
+        _log.warning("%s: check %s: closed by its ledger, and no report came", gateway, report.check)
+        store.put_outcome(
+            report,
+            closed_jws="",
+            now_unix_s=now_unix_s,
+            install_epoch=install_epoch,
+            outcome=outcome_of(report),
+            closed_unix_s=ended_unix_s,
+        )
+        if report.why == "seal-broken":
+            store.count_alarm(gateway, report.why, now_unix_s=now_unix_s)
 
 
 def _announced(

@@ -39,6 +39,7 @@ from gateway.ledger import (
     Checkpoint,
     CosignerKey,
     NoteError,
+    RecordKind,
     VerifierKey,
     parse_line,
     parse_note,
@@ -369,8 +370,12 @@ def _enter_checks(record: Witnessing, first: int, end: int, now_unix_s: float) -
 
     Each has come before by its own report, but where that was lost with the database of a centre that is a backup now.
     """
-    for raw in record.closed_lines(first, end):
+    verdicts: dict[str | None, str | None] = {}
+    for raw in record.ending_lines(first, end):
         closed = parse_line(raw).record()
+        if closed is not None and closed.kind is RecordKind.VERDICT:
+            verdicts[closed.check] = closed.why  # it counts whatever ended the check before it could
+            continue
         if closed is None or None in (closed.check, closed.line, closed.occasion, closed.attempt):
             continue  # erased by retention; or a preview of set-up, which is no agreed check
         record.put_check(
@@ -378,7 +383,7 @@ def _enter_checks(record: Witnessing, first: int, end: int, now_unix_s: float) -
             line=closed.line,
             occasion=closed.occasion,
             attempt=closed.attempt,
-            outcome=outcome_of_ending(closed.why, closed.watched_s or 0.0),
+            outcome=outcome_of_ending(verdicts.get(closed.check, closed.why), closed.watched_s or 0.0),
             at_unix_s=closed.time_lo,
             now_unix_s=now_unix_s,
         )

@@ -85,6 +85,7 @@ class Outcome(Answer, frozen=True):
 class SignedOutcome(Outcome, frozen=True):
     number: int
     closed_jws: str
+    """Empty where the home's report was lost, and its witnessed ledger has told the outcome."""
 
 
 class Disabled(Answer, frozen=True):

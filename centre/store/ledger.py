@@ -60,11 +60,11 @@ class Witnessing:
         raws = [bytes(raw) for raw in self._connection.execute(query).scalars()]
         return raws if len(raws) == end - first else None
 
-    def closed_lines(self, first: int, end: int) -> list[bytes]:
-        """The raw lines of ended checks from number `first` to `end` - 1."""
+    def ending_lines(self, first: int, end: int) -> list[bytes]:
+        """The raw lines of verdicts and ended checks from number `first` to `end` - 1."""
         table = LEDGER_RECORDS.c
         mine = (table.gateway == self._key["gateway"]) & (table.seq >= first) & (table.seq < end)
-        query = sa.select(table.raw).where(mine, table.kind == "closed").order_by(table.seq)
+        query = sa.select(table.raw).where(mine, table.kind.in_(("verdict", "closed"))).order_by(table.seq)
         return [bytes(raw) for raw in self._connection.execute(query).scalars()]
 
     def put_check(

@@ -10,7 +10,17 @@ import sqlalchemy as sa
 
 from centre.store.engine import Rows, with_check
 from centre.store.handover import put_handover_event
-from centre.store.table import AGREEMENTS, COMMANDS, HANDOVERS, HOMES, JUDGED, OCCASION_FACTS, OUTCOMES
+from centre.store.table import (
+    AGREEMENTS,
+    COMMANDS,
+    HANDOVERS,
+    HOMES,
+    JUDGED,
+    LEDGER_RECORDS,
+    OCCASION_FACTS,
+    OUTCOMES,
+    WITNESSED,
+)
 from gateway.protocol.message import Closed, MissedCheck, Word
 
 _SAID_BY_REASON: Final[Mapping[str, tuple[str, ...]]] = {"not-seen": ("not_seen",), "check-broken": ("broken",)}
@@ -34,16 +44,18 @@ class OccasionRows(Rows):
     ) -> bool:
         """Enter how a check ended; False when it is known already (QoS 1 repeats).
 
-        `outcome` is the attempt's, in the agreement's words; `closed_unix_s` is when the home says it ended.
+        `outcome` is the attempt's, in the agreement's words; `closed_unix_s` is when the home says it ended. Where only
+        the home's ledger has told it yet (`closed_jws` empty), its report takes that row's place.
         """
         values = msgspec.structs.asdict(closed)
         values["check_id"] = values.pop("check")
         values |= {"closed_jws": closed_jws, "heard_unix_s": now_unix_s}
-        known = sa.select(OUTCOMES.c.number).where(
-            OUTCOMES.c.gateway == closed.gateway, OUTCOMES.c.check_id == closed.check
-        )
+        here = sa.and_(OUTCOMES.c.gateway == closed.gateway, OUTCOMES.c.check_id == closed.check)
         with self._writing() as connection:
-            if connection.execute(known).first() is not None:
+            known = connection.execute(sa.select(OUTCOMES.c.closed_jws).where(here)).scalar_one_or_none()
+            if known is not None:
+                if closed_jws and not known:
+                    connection.execute(sa.update(OUTCOMES).where(here).values(values))
                 return False
             connection.execute(sa.insert(OUTCOMES).values(values))
             fact = {
@@ -75,6 +87,30 @@ class OccasionRows(Rows):
             for handover in connection.execute(here).scalars().all():
                 put_handover_event(connection, handover, "told", at_unix_s=now_unix_s, word=missed.why)
         return True
+
+    def unreported(self, gateway: str, install_epoch: int) -> list[bytes]:
+        """The ledger lines, in order, of checks that have a `closed` record and no outcome: their report never came.
+
+        Only lines under a checkpoint that was found consistent with them, which are signed as the report would be.
+        """
+        line, other = LEDGER_RECORDS.c, LEDGER_RECORDS.alias()
+        covered = sa.select(WITNESSED.c.lines_size).filter_by(gateway=gateway, install_epoch=install_epoch)
+        is_told = sa.select(OUTCOMES.c.number).where(
+            OUTCOMES.c.gateway == gateway, OUTCOMES.c.check_id == other.c.check_id
+        )
+        closed = sa.select(other.c.check_id).where(
+            other.c.gateway == gateway,
+            other.c.kind == "closed",
+            ~is_told.exists(),
+        )
+        query = (
+            sa.select(line.raw)
+            .where(line.gateway == gateway, line.check_id.in_(closed), line.kind.in_(("verdict", "closed")))
+            .where(line.seq < covered.scalar_subquery())
+            .order_by(line.seq)
+        )
+        with self._reading() as connection:
+            return [bytes(raw) for raw in connection.execute(query).scalars()]
 
     def outcomes_after(self, number: int, *, limit: int) -> list[dict[str, Any]]:
         """Outcomes with their signatures, above a number, oldest first."""

@@ -126,7 +126,8 @@ OUTCOMES: Final = sa.Table(
     sa.Column("next", sa.String(40), nullable=False),
     sa.Column("next_unix_s", sa.Float),
     sa.Column("view", sa.String(40)),
-    # The device's own signature over all of the above: evidence that outlives this centre.
+    # The device's own signature over all of the above: evidence that outlives this centre. Empty where its report was
+    # lost: then the evidence is its ledger's `closed` record, under a witnessed checkpoint.
     sa.Column("closed_jws", sa.Text, nullable=False),
     sa.UniqueConstraint("gateway", "check_id"),
     sa.Index("outcomes_newest", "gateway", "number"),
