@@ -24,6 +24,7 @@ import pytest
 from chromium import FLAGS, program
 from hostile_link import with_another_fingerprint
 from playwright.async_api import Page, Route, async_playwright, expect
+from playwright.async_api import TimeoutError as PageTimeout
 from running_bench import SAFE_WITHIN_S, Bench, quick_mount, run
 
 from gateway.edge.bench_world import BenchWorld
@@ -43,6 +44,7 @@ BROKEN = {
 """What the page says: its own words where it sees it, the home's where only the home can."""
 CHECKS = ("honest", *BROKEN, "swap-answer")
 
+PICTURES = "() => window.tillsyn.frames > 5"
 KEEP_WORDS = """() => {
   window.said = [];
   const note = () => window.said.push(document.getElementById("message").textContent);
@@ -60,7 +62,7 @@ async def hostile_bench(directory: Path) -> AsyncIterator[Bench]:
     running = demo.RunningBench(home)
     agreement = bench_home.agreement_now(home, max_s=60)
     (line,) = agreement["lines"]
-    agreement["lines"] = [line | {"id": mode} for mode in CHECKS]
+    agreement["lines"] = [line | {"id": name} for mode in CHECKS for name in (mode, f"{mode}-again")]
     log = os.open(home.directory / "home.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         running.processes["broker"] = await demo.start_broker(home)
@@ -81,17 +83,20 @@ def be(home: bench_home.BenchHome, mode: str) -> None:
     (home.directory / "home" / "hostile").write_text(mode)
 
 
-async def start(page: Page, home: Bench, mode: str) -> None:
-    """Choose the check of that name, and start it with a link that is so."""
-    await page.locator(f"#due input[value^='{mode} ']").check(timeout=15_000)
+async def start(page: Page, home: Bench, mode: str, *, again: bool = False) -> int:
+    """Choose the check of that name, and start it with a link that is so; how many checks were over before."""
+    before = len(home.closed())
+    line = f"{mode}-again" if again else mode
+    await page.locator(f"#due input[value^='{line} ']").check(timeout=15_000)
     await expect(page.get_by_test_id("start")).to_be_enabled(timeout=20_000)
     await page.evaluate("() => { window.said.length = 0; document.getElementById('alarm').textContent = ''; }")
     be(home.home, mode)
     await page.get_by_test_id("start").click()
+    return before
 
 
-async def closed(home: Bench, count: int) -> Any:
-    await home.until(lambda: home.safe() and len(home.closed()) == count, 2 * SAFE_WITHIN_S)
+async def closed(home: Bench, before: int) -> Any:
+    await home.until(lambda: home.safe() and len(home.closed()) > before, 2 * SAFE_WITHIN_S)
     return home.closed()[-1]
 
 
@@ -120,15 +125,23 @@ def test_whoever_swaps_anything_on_the_way_gets_no_picture_across_and_is_told_of
             alarm = page.locator("#alarm")
 
             # The control: the same link, that does nothing. Closed without a verdict, it is recorded as just that.
-            await start(page, home, "honest")
-            await page.wait_for_function("() => window.tillsyn?.frames > 5", timeout=20_000)
+            before = await start(page, home, "honest")
+            try:
+                await page.wait_for_function(PICTURES, timeout=20_000)
+            except PageTimeout:
+                # As below: a machine so busy that no picture came. Nobody was told of an attack all the same.
+                assert (await closed(home, before)).why != "seal-broken"
+                before = await start(page, home, "honest", again=True)
+                await page.wait_for_function(PICTURES, timeout=20_000)
             await page.locator("#close").click()
-            assert (await closed(home, 1)).why == "operator-closed"
+            assert (await closed(home, before)).why == "operator-closed"
             assert await alarm.is_hidden()
 
-            for number, (mode, words) in enumerate(BROKEN.items(), 2):
-                await start(page, home, mode)
-                ended = await closed(home, number)
+            for mode, words in BROKEN.items():
+                ended = await closed(home, await start(page, home, mode))
+                if ended.why == "lease-lapsed":
+                    # A machine so busy that nobody saw anything within ten seconds: once more, as a person would.
+                    ended = await closed(home, await start(page, home, mode, again=True))
                 assert ended.why == "seal-broken", (mode, ended.why)
                 await said(page, words)
                 await expect(alarm).to_contain_text("seal was broken", timeout=10_000)
@@ -138,10 +151,10 @@ def test_whoever_swaps_anything_on_the_way_gets_no_picture_across_and_is_told_of
 
             # Another fingerprint in the signed answer.
             await page.route("**/commands", swap_answers)
-            await start(page, home, "swap-answer")
+            before = await start(page, home, "swap-answer")
             await said(page, "did not come from this home's own device")
             assert await page.evaluate("() => window.tillsyn.frames") == 0
-            assert (await closed(home, len(BROKEN) + 2)).why != "seen"
+            assert (await closed(home, before)).why in {"lease-lapsed", "no-picture"}
             await browser.close()
 
     run(work(), 230.0)

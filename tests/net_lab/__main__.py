@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.net_lab import faults, first_frame, page, sealed
+from tests.net_lab import faults, first_frame, new_key, page, sealed
 from tests.net_lab.network import obstacle, seclude
 from tests.net_lab.scenario import SCENARIOS, Outcome, run
 
@@ -27,6 +27,7 @@ SHOWS = {
     "sealed": lambda folder: _sealed(folder, blocked=False),
     "sealed-fallback": lambda folder: _sealed(folder, blocked=True),
     "killed": faults.run,
+    "new-key": new_key.run,
     "first-frame": first_frame.run,
 }
 """What is tried beside the networks; `--only` takes these names too."""

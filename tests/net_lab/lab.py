@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,11 +198,17 @@ async def _until(condition: Any, limit_s: float, what: str) -> None:
 
 @asynccontextmanager
 async def running(
-    directory: Path, *, camera: str = "room", quick_mount: bool = False, **network: Any
+    directory: Path,
+    *,
+    camera: str = "room",
+    quick_mount: bool = False,
+    before: Callable[[BenchHome], None] = lambda _: None,
+    **network: Any,
 ) -> AsyncIterator[Lab]:
     """A lab with everything started. Ends every process it started, and the namespaces.
 
-    `quick_mount` makes the mount's way short, where that way is no part of the question.
+    `quick_mount` makes the mount's way short, where that way is no part of the question; `before` may change what was
+    made, before anything of it starts.
     """
     built = Network()
     lab: Lab | None = None
@@ -215,6 +221,7 @@ async def running(
             for name in ("guard.toml", "park.toml"):
                 path = home.directory / "home" / name
                 path.write_text(path.read_text() + QUICK_MOUNT)
+        before(home)
         lab = Lab(home, built, port)
         await lab.start_centre()
         # The lab itself is in no namespace of the lab: it reaches the console by a Unix socket.
