@@ -27,7 +27,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check check-words check-quick fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm
+.PHONY: help setup check check-words check-quick fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm restore
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 # A fresh machine may still be installing something else: that is waited for.
@@ -95,6 +95,9 @@ test-slow:
 # These wait more than they work: what is left of the processors is for the lane beside them.
 test-services:
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone" tests/service tests/faults tests/browser
+
+restore: setup ## two homes, a centre's backup taken under load, and a centre that begins again from it
+	$(BIN)/python -m pytest -q -s tests/restore
 
 wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, sslyze
 	@command -v cc >/dev/null || $(APT) gcc libc6-dev; } >&2
