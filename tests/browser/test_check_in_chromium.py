@@ -102,7 +102,7 @@ async def _close_the_tab_in_the_middle(home: Bench, context: BrowserContext) -> 
     page = await context.new_page()
     await page.add_init_script(KEEP_PEERS)
     await page.goto(home.running.login_url)
-    await page.get_by_test_id("home").click()
+    await page.get_by_test_id("home").first.click()
     await _start(page, 5)
     before = len(home.closed())
     await context.close()
@@ -116,7 +116,8 @@ def test_a_tab_that_is_closed_ends_the_check_and_the_next_operator_plays_says_se
     shots = artefacts(tmp_path / "artefacts")
 
     async def work() -> None:
-        async with bench(tmp_path) as home, async_playwright() as playwright:
+        # Whoever closes the tab has looked, however short: that line is for its re-check, the other one is due.
+        async with bench(tmp_path, lines=2) as home, async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
             await _close_the_tab_in_the_middle(home, await browser.new_context())
             page = await (await browser.new_context(viewport={"width": 1280, "height": 800})).new_page()
@@ -126,7 +127,7 @@ def test_a_tab_that_is_closed_ends_the_check_and_the_next_operator_plays_says_se
             await page.add_init_script(KEEP_PEERS)
             await page.goto(home.running.login_url)
 
-            row = page.get_by_test_id("home")
+            row = page.get_by_test_id("home").first
             await expect(row).to_contain_text("gw-demo")
             await page.screenshot(path=shots / "1-list.png")
             await row.click()

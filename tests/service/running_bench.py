@@ -90,13 +90,17 @@ async def bench(
     camera: str = "room",
     offset_min: int = 0,
     max_s: int = 60,
+    lines: int = 1,
     before: Callable[[bench_home.BenchHome], None] = lambda _: None,
     **making: Any,
 ) -> AsyncIterator[Bench]:
-    """A home with one agreed line that began `offset_min` minutes ago (negative: later), all processes up."""
+    """A home whose agreed lines, one by default, began `offset_min` minutes ago (negative: later), all processes up."""
     home = bench_home.make(directory / "bench", camera=camera, **making)
     before(home)
-    async with running(home, bench_home.agreement_now(home, offset_min=offset_min, max_s=max_s)) as started:
+    agreement = bench_home.agreement_now(home, offset_min=offset_min, max_s=max_s)
+    (first,) = agreement["lines"]
+    agreement["lines"] += [first | {"id": f"{first['id']}-{number}"} for number in range(2, lines + 1)]
+    async with running(home, agreement) as started:
         yield Bench(started, BenchWorld(home.world))
 
 
