@@ -2,7 +2,7 @@
 
 Mutations, each tried and red: SetupEnter in ROLE_FOR for planners too; `_is_allowed()` out of `_enter_if_both`; its
 `_has_acted()` out; `is_allowed=False` out of `entered`, and out of `done`; `<=` as `<` in the gate's `_setup_until`;
-`until_unix_s` out of `is_open`; `START_S` out of the interlock; `was_awaited` always true; `_set_up` of standing.py
+`until_unix_s` out of `is_open`; `START_S` out of button.py; `was_awaited` always true; `_set_up` of standing.py
 restating what is old alone; its sort by what was set up instead of when.
 """
 
