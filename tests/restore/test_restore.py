@@ -3,6 +3,9 @@ order, and its queue is what the homes say.
 
 Two homes of real processes on one broker and one centre. One is in a check while the backup is made, the other records;
 then the check ends, both go on, and the centre's disk is lost.
+
+Mutation that turns it red: leave `_enter_checks` out of `centre.witness.Witness.take` (the check that was seen after
+the backup is handed over).
 """
 
 from __future__ import annotations
