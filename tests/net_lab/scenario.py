@@ -121,7 +121,8 @@ async def _watch(lab: Lab, operator: Onlooker, outcome: Outcome) -> None:
     else:
         await asyncio.sleep(WATCH_S)
     after, ended_ms = await operator.stats(), await operator.now_ms()
-    outcome.fps = (after["decoded"] - before["decoded"]) / (ended_ms - began_ms) * 1000.0
+    # A page that has ended its check counts from nothing again.
+    outcome.fps = max(0.0, (after["decoded"] - before["decoded"]) / (ended_ms - began_ms) * 1000.0)
     shown = [began_ms, *(one for one in await operator.shown_ms() if began_ms < one < ended_ms), ended_ms]
     outcome.longest_gap_ms = max(later - one for one, later in itertools.pairwise(shown))
     outcome.size = f"{after['width']}x{after['height']}"
