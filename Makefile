@@ -27,7 +27,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check check-words check-quick fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm restore
+.PHONY: help setup check check-words check-unit check-tree fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm restore
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 # A fresh machine may still be installing something else: that is waited for.
@@ -69,7 +69,7 @@ demo-once: setup ## the same without a browser: one check, one JSON object on st
 	@$(BIN)/tillsyn demo --once --camera "$(CAMERA)"
 
 check: $(STAMP) ## format, lint, types, import contracts, and the tests that start no services (under a minute)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-words check-quick
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-unit check-words check-tree
 
 check-words:
 	$(BIN)/ruff format --check --quiet .
@@ -78,8 +78,14 @@ check-words:
 	$(BIN)/codespell gateway centre provisioning tests docs *.md
 	$(BIN)/mypy
 
-check-quick:
-	$(BIN)/python -m pytest -q -n 2 -p no:schemathesis -m "not slow" tests/unit tests/contract tests/house tests/mutations
+# Two lanes of make, and no workers within them: to gather the tests twice and tell of each costs more than it saves.
+QUICK = $(BIN)/python -m pytest -q -p no:schemathesis -p no:xdist -m "not slow"
+
+check-unit:
+	$(QUICK) tests/unit
+
+check-tree:
+	$(QUICK) tests/contract tests/house tests/mutations
 
 fix: $(STAMP) ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format .

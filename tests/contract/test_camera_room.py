@@ -52,6 +52,7 @@ def test_the_ceiling_is_not_the_bed_and_on_the_way_there_is_neither(painter):
         assert np.abs(views[one] - views[other]).mean() > 15
 
 
+@pytest.mark.slow
 def test_a_small_turn_moves_the_picture_a_little(painter):
     # 0.01 of the way is 14 rows.
     still, moved = luma_of(painter, raised=0.50).astype(int), luma_of(painter, raised=0.51).astype(int)

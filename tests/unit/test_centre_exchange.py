@@ -55,6 +55,7 @@ def ask(*, answered_copy: int | None, may_repeat: bool) -> tuple[int, bytes | No
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", [1, 2, 3, 4])
 def test_a_command_that_was_lost_is_said_again_until_it_is_answered(copy):
     assert ask(answered_copy=copy, may_repeat=True) == (copy, b"reply")
@@ -64,10 +65,12 @@ def test_what_is_answered_is_not_said_again():
     assert ask(answered_copy=1, may_repeat=True) == (1, b"reply")
 
 
+@pytest.mark.slow
 def test_an_opening_is_said_once():
     assert ask(answered_copy=2, may_repeat=False) == (1, None)
 
 
+@pytest.mark.slow
 def test_a_home_that_stays_silent_is_asked_four_times_and_then_told_to_be_silent():
     assert ask(answered_copy=None, may_repeat=True) == (4, None)
 

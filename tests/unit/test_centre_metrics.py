@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 from test_centre_app import CLOCK, DUE, NOW_UNIX_S, FakeBroker, make_state
 
 from centre.metrics import make_app
@@ -33,6 +34,7 @@ async def scrape(state: CentreState) -> dict[str, float]:
     return {f"{each[1]}{each[2] or ''}": float(each[3]) for each in found if each is not None}
 
 
+@pytest.mark.slow
 def test_the_metrics_count_what_needs_somebody_and_name_nobody(tmp_path: Path) -> None:
     state, _homes = make_state(tmp_path, FakeBroker())
     store = state.store

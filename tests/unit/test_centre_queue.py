@@ -116,6 +116,7 @@ def _hello(state: CentreState, **more: Any) -> None:
     assert state.store.take_hello(Hello("gw-a", 1, "b-1", "0.1", CLOCK, **values), now_unix_s=NOW_UNIX_S)
 
 
+@pytest.mark.slow
 def test_a_home_that_falls_silent_keeps_its_check_in_the_queue_and_is_a_fault(tmp_path: Path) -> None:
     state, _homes = make_state(tmp_path, FakeBroker())
     _hello(state)
@@ -134,6 +135,7 @@ def test_a_home_that_falls_silent_keeps_its_check_in_the_queue_and_is_a_fault(tm
     state.store.close()
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_overtaken_does_not_put_a_home_back_into_a_check(tmp_path: Path) -> None:
     # Mutations: the comparison in `take_challenged` left out; without its upper bound.
     state, _homes = make_state(tmp_path, FakeBroker())
@@ -153,6 +155,7 @@ def test_an_answer_that_was_overtaken_does_not_put_a_home_back_into_a_check(tmp_
     state.store.close()
 
 
+@pytest.mark.slow
 def test_silence_is_told_within_five_minutes_of_when_it_could_be_known(tmp_path: Path) -> None:
     state, _homes = make_state(tmp_path, FakeBroker())
     _hello(state)
@@ -191,6 +194,7 @@ def test_a_home_that_is_lost_in_a_check_gives_it_back_and_then_hands_it_over(tmp
     state.store.close()
 
 
+@pytest.mark.slow
 def test_an_urgent_fault_in_an_open_window_becomes_one_hand_over_and_a_short_one_does_not(tmp_path: Path) -> None:
     state, _homes = make_state(tmp_path, FakeBroker())
     _hello(state, obstacle="camera-fault")
@@ -228,6 +232,7 @@ def test_a_consent_that_ends_within_a_month_is_a_planners_task(tmp_path: Path, d
     state.store.close()
 
 
+@pytest.mark.slow
 def test_a_message_to_home_care_that_does_not_go_out_is_a_fault_and_takes_no_check(tmp_path: Path) -> None:
     state, _homes = make_state(tmp_path, FakeBroker())
     _hello(state)
@@ -248,6 +253,7 @@ def test_a_message_to_home_care_that_does_not_go_out_is_a_fault_and_takes_no_che
     state.store.close()
 
 
+@pytest.mark.slow
 def test_a_home_says_how_its_last_check_ended_and_how_many_were_missed(tmp_path: Path) -> None:
     state, _homes = make_state(tmp_path, FakeBroker())
     for number, why in ((1, "not-seen"), (2, "seen")):

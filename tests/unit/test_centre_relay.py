@@ -54,6 +54,7 @@ def is_coturns(username: str, credential: str) -> bool:
     return base64.b64encode(hmac.new(SECRET, username.encode(), hashlib.sha1).digest()).decode() == credential
 
 
+@pytest.mark.slow
 def test_page_and_home_get_credentials_of_their_own_that_end_after_ten_minutes(tmp_path: Path) -> None:
     response, broker = ask(tmp_path, "gw-a", relay=Relay(SECRET, 600))
     (server,) = response.json()["ice_servers"]
@@ -69,6 +70,7 @@ def test_page_and_home_get_credentials_of_their_own_that_end_after_ten_minutes(t
     assert published.expiry_s == 30
 
 
+@pytest.mark.slow
 def test_two_checks_get_two_credentials(tmp_path: Path) -> None:
     relay = Relay(SECRET, 600)
     usernames = set()
@@ -80,6 +82,7 @@ def test_two_checks_get_two_credentials(tmp_path: Path) -> None:
     assert len(usernames) == 2
 
 
+@pytest.mark.slow
 def test_who_may_make_no_check_gets_none_and_an_unknown_home_neither(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     response, broker = ask(tmp_path / "one", "gw-a", relay=Relay(SECRET, 600), roles=("planner",))

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from centre.store import METADATA, STORE_THREADS, LedgerRow, Store
@@ -94,6 +95,7 @@ def test_threads_that_write_take_turns_in_order_and_none_has_to_be_lucky(tmp_pat
     store.close()
 
 
+@pytest.mark.slow
 def test_two_workers_share_one_file(tmp_path: Path) -> None:
     path = tmp_path / "centre.sqlite"
     one, other = Store(path), Store(path)

@@ -676,6 +676,7 @@ def test_in_every_history_orders_come_in_a_safe_order_and_each_opening_is_closed
     assert {type(state) for state, _ in seen} == set(machine.State.__args__)
 
 
+@pytest.mark.slow
 def test_every_state_a_history_reaches_is_like_one_in_the_table():
     def shape(state: State) -> tuple[object, ...]:
         flags = [getattr(state, name, None) for name in ("answered", "arrived", "eye_gone", "parked", "failed")]

@@ -93,6 +93,7 @@ def test_a_missing_key_is_refused(kind, key, path):
     assert_refused(kind, path, values, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "key"), KEYS)
 def test_a_value_of_another_type_is_refused_and_never_turned_into_the_right_one(kind, key, path):
     good = GOOD[kind][key]
@@ -104,6 +105,7 @@ def test_a_value_of_another_type_is_refused_and_never_turned_into_the_right_one(
         assert_refused(kind, path, GOOD[kind] | {key: wrong}, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "change"),
     [

@@ -210,6 +210,7 @@ def test_a_centre_that_lies_by_three_hours_is_contradicted_and_cannot_poison_the
     assert truth.state(HEARD_S + 11.0) is ClockState.CROSS_CHECKED
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 4e9), max_size=8), st.floats(0, 1e7))
 def test_no_independent_source_ever_moves_the_floor_or_opens(claims, later_s):
     clock = FLOOR

@@ -88,6 +88,7 @@ def test_the_code_is_on_the_label_and_nowhere_on_the_device(stub, tmp_path):
     assert stub.code not in stub.register_line()
 
 
+@pytest.mark.slow
 def test_others_may_not_read_the_devices_secrets(stub, tmp_path):
     stub.write(tmp_path / "factory")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "factory").iterdir()}
@@ -97,6 +98,7 @@ def test_others_may_not_read_the_devices_secrets(stub, tmp_path):
         read_stub(tmp_path / "factory")
 
 
+@pytest.mark.slow
 def test_two_devices_share_nothing_but_the_centre(centre_ca, tmp_path):
     trees: list[dict[str, str]] = []
     for name in ("one", "other"):
@@ -114,6 +116,7 @@ def test_two_devices_share_nothing_but_the_centre(centre_ca, tmp_path):
     assert same == {"setup.json:enrol_at", "centre-ca.pem"}
 
 
+@pytest.mark.slow
 def test_the_label_names_the_certificate_that_the_device_shows(stub, tmp_path):
     stub.write(tmp_path / "factory")
     shown = x509.load_pem_x509_certificate((tmp_path / "factory" / "setup-cert.pem").read_bytes())

@@ -60,6 +60,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in (folder / "identity").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_place_with_a_tunnel_and_a_witness_makes_a_guard_that_has_both(tmp_path):
     service = made(tmp_path)
     keys = service._obey(setup.MakeKeys())
@@ -121,6 +122,7 @@ class CutDisk(Disk):
         super().rename(old, new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", range(5))
 def test_a_cut_anywhere_leaves_a_fresh_device_and_after_it_all_is_there(tmp_path, monkeypatch, files):
     service = made(tmp_path)

@@ -92,6 +92,7 @@ def test_the_last_look_that_did_not_see_is_a_hand_over_and_told_once(world):
     assert [body["line"] for body in world.judge.records if body["kind"] == "handover"] == ["night"]
 
 
+@pytest.mark.slow
 def test_what_ended_while_the_power_was_off_is_told_at_the_next_start(world):
     agree(world, window_min=30)
     world.power_cut()

@@ -319,6 +319,7 @@ def test_where_a_second_source_is_demanded_the_centres_word_alone_opens_nothing(
         world.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("offset_s", "opens"), [(0.2, False), (1.0, True), (59.0, True), (59.8, False)])
 def test_an_opening_needs_the_whole_clock_interval_in_the_window(world, offset_s, opens):
     """The centre's radius is 0.5 s."""
@@ -338,6 +339,7 @@ def test_an_opening_needs_the_whole_clock_interval_in_the_window(world, offset_s
 # The resident
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 def test_the_residents_stop_ends_it_within_a_second_and_holds(world, state):
     in_state(world, state)
@@ -372,6 +374,7 @@ def test_the_residents_stop_ends_it_within_a_second_and_holds(world, state):
     assert world.watch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 def test_a_pause_ends_a_check_and_holds_until_its_end(world, state):
     in_state(world, state)
@@ -415,6 +418,7 @@ def test_a_pause_made_while_no_time_was_known_holds_over_a_reboot_for_twelve_hou
     assert world.try_open()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 def test_a_signed_withdrawal_ends_it_in_every_state_and_holds(world, state):
     in_state(world, state)
@@ -586,6 +590,7 @@ def test_an_agreement_file_that_is_not_what_was_recorded_disables_the_camera(wor
     assert started(world) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -603,6 +608,7 @@ def test_an_opening_of_something_else_than_what_is_due_and_in_force_is_refused(w
     assert started(world) == 0
 
 
+@pytest.mark.slow
 def test_in_an_agreed_pause_nothing_opens(world):
     line = line_of("p", world.local_minute(-1))
     pause = {"from": "2026-11-23T20:00", "until": "2026-11-23T23:50"}
@@ -643,6 +649,7 @@ def test_a_missing_consent_of_whoever_is_named_opens_nothing(world):
     assert started(world) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flaw", "expected"),
     [
@@ -983,6 +990,7 @@ def test_a_service_stop_ends_a_check_in_order(world, state):
 # Floods
 
 
+@pytest.mark.slow
 def test_a_flood_of_openings_is_recorded_compactly_and_time_goes_on_and_a_good_one_gets_through(world):
     command = good_open(world)
     untrusted = world.say(command, world.person())
@@ -1026,6 +1034,7 @@ def test_many_challenges_do_not_push_out_anothers_nonce(world):
 # DST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "base",
     [datetime(2027, 3, 28, 0, 50, tzinfo=UTC), datetime(2027, 10, 31, 0, 20, tzinfo=UTC)],

@@ -164,6 +164,7 @@ def test_the_wizard_can_carry_nothing_else(world):
     assert not is_open(world)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.PLANNER, Role.INSTALLER, Role.RELEASE])
 def test_nobody_but_a_steward_consents(world, role):
     act(world)
@@ -191,6 +192,7 @@ def test_a_consent_of_another_day_and_one_that_was_taken_are_refused(world):
     assert reply.code == "stale-version"
 
 
+@pytest.mark.slow
 def test_a_consent_ends_by_itself_and_so_does_set_up_that_is_never_finished(world):
     assert isinstance(world.deliver(consent(world)), Accepted)
     world.sleep_long(13 * 3600.0)
@@ -217,6 +219,7 @@ def hold_over_power(world: World, held_s: float) -> None:
     world.advance(0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_s", [2.0, 6.0])
 def test_the_button_held_while_power_comes_is_the_act_and_no_stop(world, held_s):
     assert isinstance(world.deliver(consent(world)), Accepted)
@@ -247,6 +250,7 @@ def test_what_the_resident_has_paused_no_act_ends(world):
     assert world.hand(frame.AskState()).paused
 
 
+@pytest.mark.slow
 def test_the_button_in_a_guard_that_was_restarted_is_the_residents(world):
     assert isinstance(world.deliver(consent(world)), Accepted)
     world.advance(200.0)

@@ -108,6 +108,7 @@ def test_a_stewards_order_is_recorded_before_it_is_handed_over_and_answered_with
     assert (record.kind, record.why, record.version, record.who) == ("setup", "tunnel", 2, "st-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.PLANNER, Role.INSTALLER, Role.RELEASE])
 def test_nobody_else_may_move_the_tunnel(world: World, service: TunnelService, role: Role) -> None:
     service.open()

@@ -6,6 +6,7 @@ Mutations that turn these red, each tried: STAP-A without its lengths; the fragm
 
 from __future__ import annotations
 
+import pytest
 from aiortc.codecs.h264 import h264_depayload
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ def read_back(made: list[bytes]) -> bytes:
 NALS = st.lists(st.tuples(st.sampled_from([1, 5, 6, 7, 8, 9]), st.integers(2, 5000)), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(NALS, st.booleans())
 def test_a_unit_comes_back_as_it_was_in_packets_that_fit(sizes, long_codes):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 FILTER = """
 import ctypes, errno, platform, struct
 number = {"x86_64": 41, "aarch64": 198}[platform.machine()]
@@ -39,11 +41,13 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_a_process_that_may_open_no_network_socket_is_isolated():
     done = run(FILTER + DEMAND)
     assert done.stdout.strip() == "isolated", done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_merely_has_no_descriptor_left_is_not():
     imported = "import asyncio, ctypes, socket, resource\nimport gateway.edge.service_systemd\n"
     exhausted = "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"

@@ -22,6 +22,7 @@ def drained(feed, first, limit):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 7, 64, 1000])
 def test_a_feed_gives_what_reading_gives(tmp_path, limit):
     path = a_ledger(tmp_path / "ledger", new_signer(), 100, segment_bytes=4096)

@@ -82,6 +82,7 @@ def test_no_string_of_a_record_has_room_for_a_name_or_a_sentence():
             assert not re.search(option.pattern, text), (name, text)
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1), st.sampled_from(sorted(string_types(Record))))
 def test_text_with_a_space_or_beyond_ascii_is_never_appended(text, name):
     text += "" if not text.isascii() or " " in text else " "
@@ -115,6 +116,7 @@ def test_a_value_out_of_range_is_our_own_mistake(fields):
         new_line(a_record(**fields), seq=0, prev=FIRST_PREV)
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         lambda floats, count, kind: Record(

@@ -498,6 +498,7 @@ def test_only_records_under_a_checkpoint_are_erased(path, signer):
             ledger.erase(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errno", [EIO, ENOSPC])
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "rename"])
 def test_an_erasing_that_was_cut_off_leaves_each_segment_old_or_new(path, signer, call, errno):

@@ -176,6 +176,7 @@ def test_a_broker_that_the_tunnel_does_not_reach_is_reached_by_the_fallback_with
     asyncio.run(work())
 
 
+@pytest.mark.slow
 def test_reaching_is_one_connection_within_its_limit() -> None:
     async def work() -> None:
         with black_hole() as dead, pytest.raises(TransientError):

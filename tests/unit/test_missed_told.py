@@ -43,6 +43,7 @@ def test_the_homes_alarm_and_the_centres_are_one_hand_over(tmp_path, first):
     play(tmp_path, act)
 
 
+@pytest.mark.slow
 def test_a_home_whose_agreement_the_centre_never_saw_is_heard_all_the_same(tmp_path):
     async def act(night: Night) -> None:
         night.clock.unix_s = END_S + 1
@@ -53,6 +54,7 @@ def test_a_home_whose_agreement_the_centre_never_saw_is_heard_all_the_same(tmp_p
     play(tmp_path, act)
 
 
+@pytest.mark.slow
 def test_the_refusal_says_more_than_nobody_came(tmp_path):
     async def act(night: Night) -> None:
         await night.agree()

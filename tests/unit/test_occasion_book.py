@@ -61,6 +61,7 @@ def test_what_nobody_asks_for_any_more_is_let_go():
     assert len(book.quiet) < 20
 
 
+@pytest.mark.slow
 def test_twenty_thousand_pauses_are_read_in_a_moment():
     records = []
     for number in range(20_000):

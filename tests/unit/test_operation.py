@@ -153,6 +153,7 @@ def world():
         yield made
 
 
+@pytest.mark.slow
 def test_health_is_said_every_five_minutes_with_what_link_knows(world):
     ears = Ears(world)
     world.advance(301.0)

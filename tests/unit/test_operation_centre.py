@@ -42,6 +42,7 @@ async def shown(world: World) -> dict:
     return response.json()
 
 
+@pytest.mark.slow
 def test_what_the_device_says_of_itself_is_shown(tmp_path):
     async def act(world: World) -> None:
         assert await shown(world) == {"health": None, "logged": []}
@@ -58,6 +59,7 @@ def test_what_the_device_says_of_itself_is_shown(tmp_path):
     play(tmp_path, act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forged", ["key", "name"])
 def test_only_the_home_itself_is_believed(tmp_path, forged):
     async def act(world: World) -> None:

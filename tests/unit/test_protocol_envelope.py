@@ -378,6 +378,7 @@ def test_a_longer_or_shorter_command_is_refused(cut, tail):
         refusal(lambda: verified(tail + COMMAND))
 
 
+@pytest.mark.slow
 @given(pieces=st.lists(st.sampled_from(COMMAND.replace(b"~", b".").split(b".")), min_size=6, max_size=6))
 @settings(max_examples=150, deadline=None)
 def test_parts_put_together_in_another_way_are_refused(pieces):
@@ -398,6 +399,7 @@ def every_door(untrusted: bytes) -> None:
             door()
 
 
+@pytest.mark.slow
 @given(untrusted=st.binary(max_size=400))
 @settings(max_examples=200, deadline=None)
 def test_arbitrary_bytes_are_refused_and_raise_nothing_else(untrusted):

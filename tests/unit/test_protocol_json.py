@@ -109,6 +109,7 @@ def test_whatever_it_takes_the_standard_decoder_takes_alike(untrusted):
         assert "\0" not in text
 
 
+@pytest.mark.slow
 @given(
     path=st.lists(st.sampled_from(["list", "object", "key"]), max_size=6),
     hostile=st.sampled_from(["\\ud800", "\\udfff", "\\u0000", "a\\udc00\\ud800", "\\ud83d"]),
@@ -120,6 +121,7 @@ def test_no_text_holds_a_surrogate_or_nul(path, hostile):
     assert read(text.encode()).code is RefusalCode.MALFORMED
 
 
+@pytest.mark.slow
 @given(name=TEXT, outer=st.lists(st.booleans(), max_size=5))
 def test_a_member_named_twice_is_refused(name, outer):
     spelled = json.dumps(name)

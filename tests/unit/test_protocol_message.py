@@ -116,6 +116,7 @@ def test_an_audience_is_the_gateway_in_one_life():
     assert audience("gw-a", 2) != audience("gw-a", 22)
 
 
+@pytest.mark.slow
 @given(name=st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=40), branch=st.sampled_from(Branch))
 def test_a_topic_comes_back_as_it_was(name, branch):
     gateway = f"gw-{name}"

@@ -55,6 +55,7 @@ def test_a_larger_start_is_given_once():
     assert bucket.wait_s(100.0) > 0.0, "only the ordinary burst came back"
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(50_000, 4_000_000),

@@ -76,6 +76,7 @@ def tillsyn_commands() -> set[str]:
     return set(known.choices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.service")))
 def test_what_a_unit_starts_exists(unit):
     started = [value.lstrip("+-!:@") for name, value in lines(unit) if re.match(r"Exec(Start|Stop|StopPost)$", name)]

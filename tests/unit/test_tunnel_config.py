@@ -128,6 +128,7 @@ def test_a_relay_that_would_open_more_than_the_homes_is_not_written(wrong: dict[
         relay(**wrong)
 
 
+@pytest.mark.slow
 def test_the_commands_write_what_they_say_and_keep_secrets_private(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

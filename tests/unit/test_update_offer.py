@@ -172,6 +172,7 @@ def test_a_clock_without_an_end_knows_of_no_quiet_but_where_nothing_is_agreed():
     assert may_disturb(None, Interval(NOW, math.inf), takes_s=1.0, busy=False)
 
 
+@pytest.mark.slow
 @given(
     starts=st.lists(st.floats(-90_000, 90_000), max_size=5),
     width=st.floats(0, 600),

@@ -46,6 +46,7 @@ def said(*seconds: Measures, signature: Signature | None = None) -> list[View]:
 # Measures
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.sampled_from([1, 10, 90]), st.integers(0, 255))
 @settings(max_examples=60, deadline=None)
 def test_whatever_the_planes_hold_the_measures_are_shares_and_every_word_can_be_said(seed, count, size_px, top):

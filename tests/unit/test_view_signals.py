@@ -154,6 +154,7 @@ def test_a_signature_that_can_not_be_read_is_none_and_stops_nothing(world):
 # In the centre
 
 
+@pytest.mark.slow
 def test_the_centre_keeps_the_newest_signal_of_each_home_and_no_other(tmp_path):
     async def act(centre):
         await centre.log_in()

@@ -114,6 +114,7 @@ def test_an_honest_log_is_cosigned_exactly_when_it_extends_what_is_known(old, ne
         assert ruling is Ruling.CONSISTENT
 
 
+@pytest.mark.slow
 @given(known=st.integers(1, 40), new=st.integers(1, 40), changed=st.integers(0, 39))
 def test_a_log_that_changed_what_was_cosigned_is_never_cosigned(known, new, changed):
     if changed >= known or known > new:
@@ -130,6 +131,7 @@ def test_the_first_checkpoint_needs_no_proof_and_may_have_none():
     assert rule(head(9), checkpoint(9), old_size=9, proof=(LEAVES[0],)) is Ruling.BAD_PROOF
 
 
+@pytest.mark.slow
 @given(sizes=st.lists(st.integers(0, 12), max_size=5))
 def test_peaks_grow_to_the_same_root_as_the_whole_tree(sizes):
     peaks, size = Peaks(), 0

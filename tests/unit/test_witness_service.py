@@ -105,6 +105,7 @@ def test_every_refusal_has_the_status_that_the_specification_names(tmp_path: Pat
     play(tmp_path, act)
 
 
+@pytest.mark.slow
 def test_of_two_extensions_at_once_only_one_is_cosigned(tmp_path: Path):
     async def act(asker: Asker, _cosigner: Cosigner) -> None:
         assert (await asker.ask(0, 3)).status_code == 200

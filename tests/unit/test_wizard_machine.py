@@ -214,6 +214,7 @@ def test_a_start_does_the_last_effects_again():
     assert resume(AT[Step.ENROL]) == ()
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(EVENTS), max_size=60))
 def test_nothing_is_committed_uncompared(history):
     progress, compared, committed = Progress(), False, False

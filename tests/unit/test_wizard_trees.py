@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from provisioning import bench_device
 from provisioning.authority.x509 import CertificateAuthority
 from provisioning.factory.stub import make_stub
@@ -29,6 +31,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_two_provisioned_devices_differ_only_in_what_is_each_ones_own(tmp_path):
     trees = []
     for name in ("one", "other"):
