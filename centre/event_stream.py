@@ -57,7 +57,8 @@ class EventStream:
             yield b"retry: 2000\n\n"
             while True:
                 try:
-                    chunk = await asyncio.wait_for(queue.get(), heartbeat_s)
+                    async with asyncio.timeout(heartbeat_s):
+                        chunk = await queue.get()
                 except TimeoutError:
                     yield b": still here\n\n"
                     continue

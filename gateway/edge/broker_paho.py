@@ -230,7 +230,8 @@ class Broker:
         began_s = time.monotonic()
         while not self._ended.is_set():
             try:
-                await asyncio.wait_for(self._ended.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._ended.wait()
             except TimeoutError:
                 was_up = was_up or self.up
                 if not was_up and time.monotonic() - began_s > _UP_LIMIT_S:

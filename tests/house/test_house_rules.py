@@ -326,6 +326,21 @@ def broad_excepts(text: str) -> list[int]:
     return found
 
 
+def waits_that_forget(text: str) -> list[int]:
+    """Lines with `asyncio.wait_for`: Python 3.11's gives a result that came together with a cancelling, and forgets
+    the cancelling. `asyncio.timeout` does not. Source: CPython issue 86296."""
+    return [number for number, line in enumerate(text.splitlines(), 1) if "asyncio.wait_for(" in line]
+
+
+def test_nothing_waits_in_a_way_that_may_forget_that_it_was_cancelled():
+    found = [f"{shown(path)}:{line}" for path in modules(*PACKAGES) for line in waits_that_forget(path.read_text())]
+    assert found == []
+
+
+def test_a_wait_that_may_forget_would_be_found():
+    assert waits_that_forget("x = 1\nawait asyncio.wait_for(queue.get(), 1.0)\n") == [2]
+
+
 def test_nothing_is_caught_wholesale_without_saying_why():
     found = [f"{shown(path)}:{line}" for path in modules("gateway") for line in broad_excepts(path.read_text())]
     assert found == []
