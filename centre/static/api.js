@@ -44,6 +44,11 @@ export const endDraft = (id) => postJson(`/api/v1/drafts/${encodeURIComponent(id
 export const sendTrust = (gateway, statement) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/trust`, {
   method: "POST", headers: {"Content-Type": "text/plain"}, body: statement,
 });
+export const planRollout = (offer) => postJson("/api/v1/fleet/plan", {offer});
+export const startRollout = (offer, plan) => postJson("/api/v1/fleet/rollouts", {offer, plan});
+export const getRollouts = () => ask("/api/v1/fleet/rollouts");
+export const getExecutions = (id) => ask(`/api/v1/fleet/rollouts/${encodeURIComponent(id)}/executions`);
+export const changeRollout = (id, act) => postJson(`/api/v1/fleet/rollouts/${encodeURIComponent(id)}/${act}`, {});
 export const getAudit = (after) => ask(`/api/v1/audit?after=${after}`);
 export const getDeliveries = (id) => ask(`/api/v1/handovers/${encodeURIComponent(id)}/deliveries`);
 export const getPasskeys = () => ask("/api/v1/passkeys");

@@ -15,6 +15,7 @@ import {beginPlan, showPlan} from "./plan.js";
 import {moveByKey, showQueue} from "./queue.js";
 import {t} from "./say.js";
 import {beginSetup, showSetup} from "./setup.js";
+import {beginUpdates, showUpdates} from "./updates.js";
 import {clockTime} from "./words.js";
 
 const ASK_AGAIN_S = 15;
@@ -25,6 +26,7 @@ const VIEWS = {
   handovers: {show: showHandovers, roles: ["home-care", "operator"]},
   homes: {enter: showHomes, again: true, roles: ["operator", "planner", "steward", "installer", "auditor"]},
   plan: {enter: showPlan, again: true, roles: ["planner", "steward"]},
+  updates: {enter: showUpdates, again: true, roles: ["steward", "release", "auditor"]},
   audit: {enter: showAudit, roles: ["auditor"]},
   account: {enter: showAccount, roles: null},
 };
@@ -201,6 +203,7 @@ async function begin() {
   beginAccount();
   beginSetup();
   if (mayView("plan")) beginPlan();
+  if (mayView("updates")) beginUpdates();
   byId("log-out").addEventListener("click", async () => {
     desk.check?.close();
     try {
