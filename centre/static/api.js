@@ -48,6 +48,7 @@ export const planRollout = (offer) => postJson("/api/v1/fleet/plan", {offer});
 export const startRollout = (offer, plan) => postJson("/api/v1/fleet/rollouts", {offer, plan});
 export const getRollouts = () => ask("/api/v1/fleet/rollouts");
 export const getExecutions = (id) => ask(`/api/v1/fleet/rollouts/${encodeURIComponent(id)}/executions`);
+export const getUpdates = (gateway) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/updates`);
 export const changeRollout = (id, act) => postJson(`/api/v1/fleet/rollouts/${encodeURIComponent(id)}/${act}`, {});
 export const getAudit = (after) => ask(`/api/v1/audit?after=${after}`);
 export const getDeliveries = (id) => ask(`/api/v1/handovers/${encodeURIComponent(id)}/deliveries`);

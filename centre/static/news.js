@@ -4,6 +4,7 @@ import {getHandovers, getHome, getQueue} from "./api.js";
 import {byId, complain, desk, may, nowUnixS, openHome, setText} from "./desk.js";
 import {showLog, showOutcome} from "./home.js";
 import {t} from "./say.js";
+import {updatesChanged} from "./updates.js";
 import {alarm} from "./words.js";
 
 // Whoever reckons the queue for us keeps it for 0.4 s: asked later than that after the news, it has the news in it.
@@ -66,6 +67,7 @@ export function listen(showAll) {
     void desk.refresh();
   });
   for (const event of ["handover", "claim", "fault"]) source.addEventListener(event, () => { void desk.refresh(); });
+  source.addEventListener("fleet", updatesChanged);
   source.addEventListener("signal", ({data}) => {
     const signal = JSON.parse(data);
     const home = openHome();

@@ -1,10 +1,13 @@
 // Rollouts of updates: the plan is shown before anything begins, and what was begun can be held, let go on and ended.
 
-import {changeRollout, getExecutions, getRollouts, planRollout, startRollout} from "./api.js";
-import {byId, complain, fromTemplate, may, say, setText, showRows} from "./desk.js";
+import {changeRollout, getExecutions, getRollouts, getUpdates, planRollout, startRollout} from "./api.js";
+import {byId, complain, desk, fromTemplate, may, say, setText, showRows} from "./desk.js";
 import {t, tn} from "./say.js";
+import {clockTime} from "./words.js";
 
 const BAD = ["failed", "timed-out", "rejected"];
+/** Homes listed by name; a fleet has thousands. */
+const MOST = 50;
 const RINGS = {
   lab: t("Lab"), "one-percent": "1 %", "ten-percent": "10 %", half: "50 %", all: t("All"),
 };
@@ -22,8 +25,46 @@ const ACTS = {
   approve: [t("Let the next ring begin"), ["awaiting-approval"]],
   abort: [t("End it"), ["in-progress", "awaiting-approval", "paused", "halted"]],
 };
+// Source: gateway/update/machine.py and gateway/protocol/message.py, `UpdatePhase`.
+const PHASES = {
+  offered: t("Offered"), taken: t("Offered"), downloading: t("Downloading"), installed: t("Installed"), rebooting: t("Restarting"),
+  gate: t("On trial"), good: t("Good"), "fell-back": t("Fell back"), failed: t("Failed"), refused: t("Refused"),
+  stale: t("No word of updates for 14 days"),
+};
+// Source: gateway/update/gate.py, `Lack`; gateway/update/machine.py; gateway/services/upkeep.py; gateway/core/refusal.py.
+const WHYS = {
+  silent: t("silent"),
+  "up-to-date": t("up to date already"),
+  "no-guard": t("its guard did not speak"),
+  "not-parked": t("its camera was not at rest"),
+  "guard-unwell": t("its guard found something wrong"),
+  "ledger-broken": t("its log did not verify"),
+  "eye-unwell": t("its camera could not be readied"),
+  "no-broker": t("it did not reach the centre"),
+  "no-tunnel": t("it did not reach its tunnel"),
+  "not-steady": t("something in it kept restarting"),
+  "did-not-boot": t("the new system did not start"),
+  "fell-back-before": t("it fell back from this bundle before"),
+  deadline: t("no quiet time before the deadline"),
+  "too-slow": t("the download was too slow"),
+  "not-installable": t("its bundle can't be installed"),
+  "wrong-compatible": t("its bundle is for another board"),
+  "manifest-differs": t("its bundle is not the one that was offered"),
+  "wrong-version": t("its bundle has another version"),
+  "size-differs": t("its bundle has another size"),
+  "wrong-device": t("the offer is not for it"),
+  "stale-version": t("the offer is too old for it"),
+  "bad-signature": t("the offer's signature does not verify there"),
+  "unknown-key": t("it does not know the release key"),
+};
+const inWords = (why) => WHYS[why] ?? why.replaceAll("-", " ");
 const plan = {offer: "", name: ""};
 const steers = () => may("steward", "release");
+
+/** Called by the centre's news of a rollout. */
+export function updatesChanged() {
+  if (desk.gateway === null && desk.view === "updates") void showUpdates();
+}
 
 export async function showUpdates() {
   let rows;
@@ -45,10 +86,23 @@ function make({id}) {
     button.dataset.act = act;
     button.dataset.testid = `rollout-${act}`;
     button.textContent = words;
-    button.addEventListener("click", () => { void change(id, act); });
+    button.addEventListener("click", () => {
+      // What is ended can't be taken up again: it takes a second press, and the first one says so.
+      if (act === "abort" && button.dataset.sure !== "yes") {
+        button.dataset.sure = "yes";
+        button.textContent = t("End it for good");
+        say(t("Press once more to end it. The homes that wait get nothing; it can't be taken up again."));
+        return;
+      }
+      void change(id, act);
+    });
+    button.addEventListener("blur", () => {
+      delete button.dataset.sure;
+      button.textContent = words;
+    });
     row.querySelector(".acts").append(button);
   }
-  row.querySelector("details").addEventListener("toggle", ({target}) => { if (target.open) void listBad(row, id); });
+  row.querySelector("details").addEventListener("toggle", ({target}) => { if (target.open) void listHomes(row, id); });
   return row;
 }
 
@@ -70,18 +124,59 @@ function fill(row, one) {
     texts.forEach((text, place) => { setText(line.children[place], String(text)); });
     line.lastChild.classList.toggle("bad", of(...BAD) > 0);
   });
+  if (row.querySelector("details").open) void listHomes(row, one.id);
   for (const button of row.querySelectorAll(".acts button")) button.hidden = !steers() || !ACTS[button.dataset.act][1].includes(one.status);
 }
 
-async function listBad(row, id) {
+async function listHomes(row, id) {
   try {
-    const bad = (await getExecutions(id)).filter(({status}) => BAD.includes(status));
-    row.querySelector("details ul").replaceChildren(...bad.map(({gateway, status, why}) => {
+    const homes = await getExecutions(id);
+    // What went wrong first, then what is under way; a home where all went well is one of a number.
+    const shown = [...homes.filter(({status}) => BAD.includes(status)), ...homes.filter(({status}) => status === "in-progress")];
+    showRows(row.querySelector("details ul"), shown.slice(0, MOST), ({gateway}) => gateway, ({gateway}) => {
       const line = document.createElement("li");
-      line.textContent = status === "timed-out" ? t("{home}: silent", {home: gateway}) : t("{home}: {why}", {home: gateway, why: why ?? status});
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "link";
+      button.textContent = gateway;
+      button.addEventListener("click", () => { void showHistory(gateway); });
+      line.append(button, document.createElement("span"));
       return line;
+    }, (line, {status, phase, why}) => {
+      const words = status === "in-progress" ? PHASES[phase] ?? t("No answer yet") : inWords(why ?? status);
+      setText(line.lastChild, `: ${words}`);
+      line.lastChild.classList.toggle("bad", BAD.includes(status));
+    });
+    setText(row.querySelector(".rollout-rest"), t("Beside these: {n}, of which {k} are done.", {
+      n: homes.length - Math.min(shown.length, MOST), k: homes.filter(({status}) => status === "succeeded").length,
     }));
   } catch (error) {
+    complain(error);
+  }
+}
+
+async function showHistory(gateway) {
+  try {
+    const lines = await getUpdates(gateway);
+    byId("updates-home").value = gateway;
+    setText(byId("updates-history-title"), t("What {home} has reported", {home: gateway}));
+    byId("updates-history-rows").replaceChildren(...lines.map(({at_unix_s: atUnixS, version, running, phase, why, percent}) => {
+      const line = document.createElement("tr");
+      const how = phase === "downloading" && percent !== null ? `${PHASES.downloading}, ${percent} %` : PHASES[phase] ?? phase;
+      for (const text of [clockTime(atUnixS), version, running, how, why === null ? "–" : inWords(why)]) {
+        const cell = document.createElement("td");
+        cell.textContent = text;
+        line.append(cell);
+      }
+      return line;
+    }));
+    byId("updates-no-history").hidden = lines.length > 0;
+    byId("updates-history-frame").hidden = lines.length === 0;
+    byId("updates-history").hidden = false;
+    byId("updates-history-title").focus();
+    say("");
+  } catch (error) {
+    byId("updates-history").hidden = true;
     complain(error);
   }
 }
@@ -132,4 +227,5 @@ async function startPlan() {
 export function beginUpdates() {
   byId("updates-form")?.addEventListener("submit", (event) => { event.preventDefault(); void showPlan(); });
   byId("updates-start")?.addEventListener("click", () => { void startPlan(); });
+  byId("updates-look").addEventListener("submit", (event) => { event.preventDefault(); void showHistory(byId("updates-home").value.trim()); });
 }
