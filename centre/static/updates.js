@@ -31,7 +31,7 @@ const PHASES = {
   gate: t("On trial"), good: t("Good"), "fell-back": t("Fell back"), failed: t("Failed"), refused: t("Refused"),
   stale: t("No word of updates for 14 days"),
 };
-// Source: gateway/update/gate.py, `Lack`; gateway/update/machine.py; gateway/services/upkeep.py; gateway/core/refusal.py.
+// Source: gateway/update/gate.py, `Lack`; gateway/update/slot.py, `Note`; gateway/update/machine.py; gateway/services/upkeep.py; gateway/core/refusal.py.
 const WHYS = {
   silent: t("silent"),
   "up-to-date": t("up to date already"),
@@ -43,6 +43,8 @@ const WHYS = {
   "no-broker": t("it did not reach the centre"),
   "no-tunnel": t("it did not reach its tunnel"),
   "not-steady": t("something in it kept restarting"),
+  "fell-back": t("the new system did not hold, and the old one runs"),
+  "gave-way": t("the new system failed again and again, and the old one runs"),
   "did-not-boot": t("the new system did not start"),
   "fell-back-before": t("it fell back from this bundle before"),
   deadline: t("no quiet time before the deadline"),

@@ -165,6 +165,10 @@ async def centre(run: Run) -> AsyncIterator[tuple[asyncio.subprocess.Process, st
         if not line.startswith("Console: "):
             raise RuntimeError((run.folder / "centre.log").read_text()[-2000:])
         yield process, line.split()[1].rstrip("/")
+    except BaseException as exc:
+        # The folder is gone when anybody could look.
+        exc.add_note(f"centre: {process.returncode}, {(run.folder / 'centre.log').read_text()[-2000:]}")
+        raise
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -229,7 +233,12 @@ async def roll_out(run: Run, url: str, *, limit_s: float, soak_s: float, silent_
     """Show the plan, begin it, approve each ring, resume each halt; the rollout and its executions at the end."""
     criteria = {"soak_s": soak_s, "silent_s": silent_s, "per_minute": 100_000, "needs_approval": True}
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=f"{url}/api/v1", headers=headers, timeout=60, trust_env=False) as client:
+    # A connection for each question: signing for thousands of homes holds this loop up for longer than the centre keeps
+    # an idle one, and a question on a connection that is just being closed has no answer.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(
+        base_url=f"{url}/api/v1", headers=headers, timeout=60, trust_env=False, limits=limits
+    ) as client:
         offer = the_offer(run)
         shown = (await client.post("/fleet/plan", json={"offer": offer, "criteria": criteria})).json()
         body = {"offer": offer, "criteria": criteria, "plan": shown["plan"]}

@@ -19,7 +19,7 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from provisioning.fleet.simulate import TOKEN, Run, broker, centre, make, play, the_offer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 30_000
 LAB = ("gw-s00000", "gw-s00001")
 
 
@@ -41,7 +41,7 @@ async def _plan_and_halt(page: Page, run: Run, shots: Path) -> None:
     # No offer, no plan; and a plan alone begins nothing.
     await page.locator("#updates-offer").fill("not an offer")
     await page.get_by_test_id("updates-show").click()
-    await expect(page.get_by_test_id("message")).to_contain_text("inget erbjudande")
+    await expect(page.get_by_test_id("message")).to_contain_text("inget erbjudande om")
     await expect(page.get_by_test_id("updates-start")).to_be_hidden()
     await page.locator("#updates-offer").fill(the_offer(run))
     await page.keyboard.press("Tab")
@@ -61,7 +61,7 @@ async def _plan_and_halt(page: Page, run: Run, shots: Path) -> None:
     await page.locator(".rollout summary").click()
     homes = page.locator(".rollout details li")
     await expect(homes).to_have_count(2)
-    await expect(homes.first).to_contain_text("kameran gick inte att göra redo")
+    await expect(homes.first).to_contain_text("det nya systemet höll inte")
     await homes.filter(has_text=LAB[0]).get_by_role("button").click()
     lines = page.get_by_test_id("updates-history").locator("tr")
     await expect(lines.first).to_contain_text("Föll tillbaka")
