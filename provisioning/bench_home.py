@@ -347,6 +347,8 @@ def _write_home(home: BenchHome, folder: Path, witness: str, *, camera: str, iso
             "cert": str(folder / "cert.pem"),
             "key": str(folder / "key.pem"),
             "outbox": str(folder / "state" / "outbox.sqlite"),
+            # One home, which has nobody to come back beside.
+            "spread_s": 1.0,
             **({"ice_addresses": [ice_address]} if home.places is None else _way_out(home.places)),
         },
     )

@@ -176,6 +176,8 @@ class LinkConfig(Config, frozen=True):
     """The tunnel's interface: its addresses are offered to the operator, and `broker_host` is reached through it."""
     fallback: FallbackConfig | None = None
     """Without it a home whose network lets no tunnel through stays away."""
+    spread_s: Annotated[float, Meta(ge=1.0, le=900.0)] = 30.0
+    """The homes of one broker come back within so long after it was restarted; 30 s is for some thousand of them."""
 
     def __post_init__(self) -> None:
         if bool(self.ice_addresses) is (self.tunnel_interface is not None):

@@ -36,7 +36,11 @@ FALLBACK_AFTER_S = 2.5
 """How long a first address gets for its TCP connection, and again for its TLS handshake, where there is a second one.
 Both broker and operator wait on this: a home whose UDP is blocked is to be back within 5 s."""
 _UP_LIMIT_S = 8.0
-_BACK_OFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_CLOSED_WITHIN_S = 4.0
+_LEAST_WINDOW_S = 1.0
+_MOST_WINDOW_S = 60.0
+_ANSWERED = (ConnectionRefusedError, ConnectionResetError, BrokenPipeError, ssl.SSLError)
+"""Somebody on the broker's side said something: the line is well, and what is wrong is wrong for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,37 @@ class BrokerDown:
 BrokerEvent = Incoming | BrokerUp | BrokerDown
 
 
+@dataclass(slots=True)
+class Absence:
+    """How long to wait before the next try; docs/adr/0103 says why. Times are monotonic seconds, `dice` is in [0, 1).
+
+    An outage of our own line is over soon after the line is back: up to a quarter of what it has lasted. Where the
+    broker is what ended, every home was thrown off in the same moment, so each comes back at a moment of its own within
+    `spread_s`: drawn once, and kept from refusal to refusal, which spreads evenly whenever the broker returns.
+    """
+
+    spread_s: float
+    since_s: float
+    """When the connection was last up, or when the first try began."""
+    _has_been_up: bool = False
+    _has_moment: bool = False
+
+    def ended(self, now_s: float, *, by_peer: bool, dice: float) -> float:
+        """The pause after a connection that had been up. A router that starts anew also ends it from the other side."""
+        self.since_s, self._has_been_up, self._has_moment = now_s, True, False
+        window_s = max(_LEAST_WINDOW_S, min(self.spread_s, _CLOSED_WITHIN_S)) if by_peer else _LEAST_WINDOW_S
+        return window_s * dice
+
+    def failed(self, now_s: float, *, answered: bool, dice: float) -> float:
+        """The pause after a try that came to nothing; `answered` when somebody at the broker's address said no."""
+        if not (answered and self._has_been_up):
+            return min(max((now_s - self.since_s) / 4.0, _LEAST_WINDOW_S), _MOST_WINDOW_S) * dice
+        if self._has_moment:
+            return self.spread_s
+        self._has_moment = True
+        return self.spread_s * dice
+
+
 class Broker:
     """One connection at a time, kept up for as long as `run` runs.
 
@@ -94,9 +129,15 @@ class Broker:
         session_expiry_s: int = 0,
         will: tuple[str, bytes] | None = None,
         fallback: BrokerAddress | None = None,
+        spread_s: float = 1.0,
     ) -> None:
-        """`session_expiry_s` 0 means that nothing is queued for us while we are away. Raises ConfigError."""
+        """`session_expiry_s` 0 means that nothing is queued for us while we are away; `spread_s` is the time within
+        which many of our kind come back to a broker that was restarted. Raises ConfigError.
+        """
         self.up = False
+        self._spread_s = spread_s
+        self._came_up = False
+        self._ended_by_peer = False
         self.dropped = 0
         self._ways = (address,) if fallback is None else (address, fallback)
         self._way = 0
@@ -115,10 +156,12 @@ class Broker:
     async def run(self) -> None:
         """Connect, and connect again with jittered back-off, until cancelled."""
         self._loop = asyncio.get_running_loop()
-        attempt = 0
+        absence = Absence(self._spread_s, time.monotonic())
+        answered = False
         try:
             while True:
                 self._ended.clear()
+                self._came_up = False
                 # A client of its own for each connection: paho would send again what an older one still held, and a
                 # command that arrives late is worse than one that never does.
                 self._client = self._make_client()
@@ -126,20 +169,24 @@ class Broker:
                 try:
                     await asyncio.to_thread(self._connect)
                 except (OSError, ValueError) as exc:
+                    answered = answered or isinstance(exc, _ANSWERED)
                     self._put(BrokerDown(type(exc).__name__))
                 else:
                     self._client.loop_start()
                     was_up = await self._until_ended()
                     await asyncio.to_thread(self._client.loop_stop)
-                    attempt = 0 if was_up else attempt
+                    answered = True  # TLS stood: a broker without a word, or with a no
                 # The other way at once, and the first one first again after whatever worked.
                 self._way = 0 if was_up else (self._way + 1) % len(self._ways)
                 if self._way > 0:
                     continue
-                # Jitter, so that a thousand homes do not come back in the same second.
-                delay_s = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S) - 1)]
-                attempt += 1
-                await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311
+                now_s, dice = time.monotonic(), random.random()  # noqa: S311
+                if was_up:
+                    pause_s = absence.ended(now_s, by_peer=self._ended_by_peer, dice=dice)
+                else:
+                    pause_s = absence.failed(now_s, answered=answered, dice=dice)
+                answered = False
+                await asyncio.sleep(pause_s)
         finally:
             self._client.disconnect()
             self._client.loop_stop()
@@ -226,20 +273,19 @@ class Broker:
         )
 
     async def _until_ended(self) -> bool:
-        was_up = False
+        """Whether it had come up, however briefly."""
         began_s = time.monotonic()
         while not self._ended.is_set():
             try:
                 async with asyncio.timeout(1.0):
                     await self._ended.wait()
             except TimeoutError:
-                was_up = was_up or self.up
-                if not was_up and time.monotonic() - began_s > _UP_LIMIT_S:
+                if not self._came_up and time.monotonic() - began_s > _UP_LIMIT_S:
                     # TLS stood, and nothing came after it: a path that loses what is large, or a broker that hangs.
                     self._put(BrokerDown("no answer"))
                     self._client.disconnect()
                     break
-        return was_up or self.up
+        return self._came_up
 
     # The following run in paho's thread.
 
@@ -266,7 +312,9 @@ class Broker:
             self._call(self._went_up)
 
     def _on_disconnect(self, _client: mqtt.Client, _user: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._call(self._went_down, str(reason))
+        # On its own side paho ends a connection that is told to, or whose pings are not answered.
+        by_peer = str(reason) not in ("Normal disconnection", "Success", "Keep alive timeout")
+        self._call(self._went_down, str(reason), by_peer)
 
     def _on_message(self, client: mqtt.Client, _user: Any, message: mqtt.MQTTMessage) -> None:
         properties = message.properties
@@ -301,10 +349,12 @@ class Broker:
             self.dropped += 1
 
     def _went_up(self) -> None:
-        self.up = True
+        self.up = self._came_up = True
         self._put(BrokerUp(by_fallback=self._way > 0))
 
-    def _went_down(self, why: str) -> None:
+    def _went_down(self, why: str, by_peer: bool = False) -> None:
+        if not self._ended.is_set():
+            self._ended_by_peer = by_peer
         if self.up or not self._ended.is_set():
             self.up = False
             self._put(BrokerDown(why))

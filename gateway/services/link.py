@@ -310,6 +310,7 @@ def main(config: LinkConfig) -> None:
         subscriptions=[topic(config.gateway, branch) for branch in sorted(TO_GATEWAY)],
         will=(topic(config.gateway, Branch.STATUS), json.dumps({"online": False}).encode()),
         fallback=fallback,
+        spread_s=config.spread_s,
     )
     outbox = Outbox(Path(config.outbox))
     try:

@@ -28,6 +28,9 @@ def register(commands: Any) -> None:
     )
     storm.add_argument("count", type=int, metavar="N")
     storm.add_argument("--limit-s", type=float, default=900.0, metavar="S", help="give up after so long; default 900")
+    storm.add_argument(
+        "--spread-s", type=float, default=30.0, metavar="S", help="as in link.toml of the homes; default 30, as there"
+    )
     storm.set_defaults(run=_storm)
     for name, words in (
         ("plan", "show what a rollout of an offer would do"),
@@ -68,7 +71,7 @@ def _storm(options: argparse.Namespace) -> int:
     if not 1 <= options.count <= 5000:
         print("tillsyn fleet storm: N is 1 to 5000", file=sys.stderr)
         return 2
-    return storm.main(options.count, limit_s=options.limit_s)
+    return storm.main(options.count, limit_s=options.limit_s, spread_s=options.spread_s)
 
 
 def _ask(options: argparse.Namespace) -> int:

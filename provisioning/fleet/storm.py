@@ -90,8 +90,8 @@ async def _listen(run: Run, heard: set[bytes], up: asyncio.Event) -> None:
                     pass
 
 
-async def storm(count: int, *, limit_s: float) -> dict[str, Any]:
-    """One run; its figures."""
+async def storm(count: int, *, limit_s: float, spread_s: float, away_s: float = 3.0) -> dict[str, Any]:
+    """One run; its figures. `away_s` is how long the broker is gone."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))
     with tempfile.TemporaryDirectory(prefix="tillsyn-storm-") as place:
         run = make(Path(place), count, 0.0)
@@ -104,7 +104,15 @@ async def storm(count: int, *, limit_s: float) -> dict[str, Any]:
             (run.folder / f"{name}.pem").write_bytes(identity.certificate)
             (run.folder / f"{name}.key").write_bytes(identity.key)
         homes = [
-            Home(name, Broker(_address(run, name), client_id=name, subscriptions=[f"tillsyn/v1/{name}/command"]))
+            Home(
+                name,
+                Broker(
+                    _address(run, name),
+                    client_id=name,
+                    subscriptions=[f"tillsyn/v1/{name}/command"],
+                    spread_s=spread_s,
+                ),
+            )
             for name in run.homes
         ]
         heard: set[bytes] = set()
@@ -125,7 +133,7 @@ async def storm(count: int, *, limit_s: float) -> dict[str, Any]:
                 lines = [f"{home.name} evidence\n".encode() for home in homes]
                 saying = [asyncio.create_task(home.say(line)) for home, line in zip(homes, lines, strict=True)]
                 tasks += saying
-                await asyncio.sleep(3.0)
+                await asyncio.sleep(away_s)
                 async with broker(run):
                     began_s = time.monotonic()
                     await asyncio.gather(*saying)
@@ -140,6 +148,7 @@ async def storm(count: int, *, limit_s: float) -> dict[str, Any]:
                 await asyncio.gather(*tasks, return_exceptions=True)
         return {
             "gateways": count,
+            "spread_s": spread_s,
             "connected_before": first,
             "connected_after": sum(back.values()),
             "lines_said": len(lines),
@@ -150,8 +159,8 @@ async def storm(count: int, *, limit_s: float) -> dict[str, Any]:
         }
 
 
-def main(count: int, *, limit_s: float) -> int:
+def main(count: int, *, limit_s: float, spread_s: float) -> int:
     """Print the figures as JSON; 0 when every line has come."""
-    told = asyncio.run(storm(count, limit_s=limit_s))
+    told = asyncio.run(storm(count, limit_s=limit_s, spread_s=spread_s))
     print(json.dumps(told, indent=1))
     return 0 if told["lines_heard"] == count else 1

@@ -67,7 +67,7 @@ def test_records_of_an_outage_arrive_once_and_in_order_over_kills(tmp_path: Path
             await hand.tell(home.home.control_socket, frame.StopForGood())
             recorded = len(home.records())
             async with Operator(home.running.url, home.home.login_token) as operator:
-                # Home and centre come back with a jittered back-off, each after up to 45 s.
+                # Home and centre come back each at a moment of its own.
                 async with asyncio.timeout(120.0):
                     while len(numbers := await _numbers_at_the_centre(home, operator)) < recorded:
                         await asyncio.sleep(0.5)

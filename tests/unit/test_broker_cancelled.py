@@ -1,7 +1,7 @@
 """A connection that ends in the very moment it is cancelled is cancelled all the same.
 
 Mutation that turns this red, tried: `asyncio.wait_for(self._ended.wait(), 1.0)` in `_until_ended` (under Python 3.11,
-whose wait_for gives the result and forgets that it was cancelled; the home then waits out a back-off of up to 90 s).
+whose wait_for gives the result and forgets that it was cancelled; the home then waits out a back-off of up to 60 s).
 """
 
 from __future__ import annotations
