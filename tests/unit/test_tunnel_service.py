@@ -1,7 +1,8 @@
 """The tunnel's service on a real disk, with a tunnel that is a word list; time is moved by hand.
 
 Mutations that turn these red, each tried: the state not written; the new key written 0644; the old key's file not
-removed; the key file's mode not asked; the trial's time counted from BOOTTIME 0; the older key applied with the newer
+removed; the key file's mode not asked; any
+key taken for a credential; the mode of a credential not asked; the trial's time counted from BOOTTIME 0; the older key applied with the newer
 settings.
 """
 
@@ -185,6 +186,22 @@ def test_a_tunnel_that_can_not_be_made_yet_is_made_at_a_later_look(world: World)
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 def test_a_key_that_others_may_read_is_refused(world: World, mode: int) -> None:
     Path(world.config.key).chmod(mode)
+    with pytest.raises(ConfigError, match="others"):
+        TunnelFiles(world.config)
+
+
+def test_a_credential_of_the_unit_has_the_mask_of_its_access_list_for_a_mode(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Path(world.config.key)
+    key.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key.parent))
+    assert public_key(TunnelFiles(world.config).private_key(TunnelFiles(world.config).state.in_force)) == world.public
+    key.chmod(0o444)
+    with pytest.raises(ConfigError, match="others"):
+        TunnelFiles(world.config)
+    key.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key.parent / "elsewhere"))
     with pytest.raises(ConfigError, match="others"):
         TunnelFiles(world.config)
 
