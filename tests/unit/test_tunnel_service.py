@@ -1,9 +1,8 @@
 """The tunnel's service on a real disk, with a tunnel that is a word list; time is moved by hand.
 
 Mutations that turn these red, each tried: the state not written; the new key written 0644; the old key's file not
-removed; the key file's mode not asked; any
-key taken for a credential; the mode of a credential not asked; the trial's time counted from BOOTTIME 0; the older key applied with the newer
-settings.
+removed; the key file's mode not asked; any key taken for a credential; the mode of a credential not asked; the trial's
+time counted from BOOTTIME 0; the older key applied with the newer settings.
 """
 
 from __future__ import annotations
