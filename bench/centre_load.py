@@ -7,7 +7,8 @@ at once, each says hello now and then, and operators take check after check. Pri
 
 * `queue`: from a home's hello leaving the home to the queue that shows it, as a page gets it (event, 450 ms, fetch)
 * `start`: from *Start* (the signed opening leaves) to the home's signed answer; the home itself answers at once
-* `click`: in a real Chromium, from choosing a home in the queue to its page standing there
+* `click`: in a real Chromium, from choosing a home in the queue to its page standing there with its name, and `filled`
+  to the centre's answer standing in it
 * CPU and memory of the centre's one worker (SQLite) and of the broker
 """
 
@@ -138,10 +139,11 @@ async def updates(place: Place, running: Fleet, url: str, until_s: float) -> lis
     return found
 
 
-async def clicks(place: Place, url: str, count: int) -> list[float]:
+async def clicks(place: Place, url: str, count: int) -> list[tuple[float, float]]:
+    """Milliseconds to the page and to what is in it, of each of `count` clicks."""
     from playwright.async_api import async_playwright
 
-    found: list[float] = []
+    found: list[tuple[float, float]] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program(), args=FLAGS)
         page = await (await browser.new_context(viewport={"width": 1280, "height": 900})).new_page()
@@ -154,12 +156,15 @@ async def clicks(place: Place, url: str, count: int) -> list[float]:
                 """async (gateway) => {
                     const began = performance.now();
                     document.querySelector(`[data-testid=home][data-gateway="${gateway}"]`).click();
-                    while (document.getElementById("home-view").hidden) await new Promise(requestAnimationFrame);
-                    return performance.now() - began;
+                    const frame = () => new Promise(requestAnimationFrame);
+                    while (document.getElementById("home-view").hidden) await frame();
+                    const stood = performance.now() - began;
+                    while (document.getElementById("agreement-line").textContent === "") await frame();
+                    return [stood, performance.now() - began];
                 }""",
                 gateway,
             )
-            found.append(float(spent))
+            found.append((float(spent[0]), float(spent[1])))
             await page.keyboard.press("Escape")
             await page.get_by_test_id("home").first.wait_for()
         await browser.close()
@@ -210,12 +215,17 @@ async def measure(count: int, seconds: float, *, with_browser: bool) -> None:
             starts = [value for seat in seats for value in seat.starts_ms]
             queues = [value for seat in seats for value in seat.queues_ms]
             found = clicking.result() if clicking is not None else []
-            click = f"p50 {statistics.median(found):4.0f} p95 {p95(found):4.0f} ms" if found else "    -"
+            columns = {"click": [stood for stood, _ in found], "filled": [filled for _, filled in found]}
+            click = "  ".join(
+                f"{name} p50 {statistics.median(spent):4.0f} p95 {p95(spent):4.0f} ms"
+                for name, spent in columns.items()
+                if spent
+            )
             print(
                 f"N={count:5}  all heard {ready_s:5.1f} s (said {said_s:4.1f})  checks {len(starts):4}  "
                 f"start p50 {statistics.median(starts):4.0f} p95 {p95(starts):4.0f} ms  "
                 f"queue answer p95 {p95(queues):4.0f} ms  update p95 {p95(watching.result()):4.0f} ms  "
-                f"click {click}  "
+                f"{click}  "
                 f"centre {cpu['centre']:3.0f} % {memory['centre']:4.0f} MiB  "
                 f"broker {cpu['broker']:3.0f} % {memory['broker']:3.0f} MiB",
                 flush=True,

@@ -30,7 +30,10 @@ Object.assign(desk, {
 
 export function showHome() {
   const home = openHome();
-  if (!home) return;
+  if (!home) {
+    showUnknownHome();
+    return;
+  }
   const note = noteText(home);
   const online = byId("home-online");
   online.textContent = note || (home.tunnel === "fallback" ? t("Connected without its tunnel (slower)") : t("Connected"));
@@ -51,6 +54,24 @@ export function showHome() {
   for (const button of document.querySelectorAll("[data-verdict]")) {
     button.disabled = !desk.check?.isLive || desk.isSending;
   }
+  showCover();
+}
+
+/** The open home before the centre's answer: nothing of the one before it stays, and nothing can be pressed. */
+function showUnknownHome() {
+  setText(byId("home-online"), t("Asking the centre…"));
+  byId("home-online").dataset.status = "none";
+  setText(byId("agreement-line"), "");
+  setText(byId("view-signal"), "");
+  byId("due").dataset.ids = "";
+  byId("due").replaceChildren();
+  byId("start").disabled = true;
+  byId("start").hidden = false;
+  byId("start-reason").hidden = false;
+  byId("start-reason").textContent = t("Asking the centre…");
+  byId("in-check").hidden = true;
+  byId("close").hidden = true;
+  for (const button of document.querySelectorAll("[data-verdict]")) button.disabled = true;
   showCover();
 }
 

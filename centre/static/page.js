@@ -68,8 +68,13 @@ async function follow() {
       link.setAttribute("aria-current", "page");
     } else link.removeAttribute("aria-current");
   }
-  // Back at the queue it stands there at once, as it was; what has changed meanwhile comes with the answer.
-  if (gateway === null && desk.queue.now_unix_s) show();
+  // Back at the queue it stands there at once, as it was; what has changed meanwhile comes with the answer. A home's page
+  // stands there at once too, with its name and nothing else.
+  if (gateway !== null) {
+    byId("home-title").textContent = gateway;
+    show();
+    byId("home-title").focus();
+  } else if (desk.queue.now_unix_s) show();
   try {
     await load();
   } catch (error) {
@@ -82,8 +87,6 @@ async function follow() {
   if (desk.gateway !== gateway) return; // somebody went on meanwhile
   show();
   if (gateway !== null) {
-    byId("home-title").textContent = gateway;
-    byId("home-title").focus();
     void fetchChallenge();
     void showLog();
   } else {
