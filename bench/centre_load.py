@@ -2,10 +2,10 @@
 
     make centre-load N=1000
 
-First all homes come back at once: how long until the centre has `heard` all, and until the next hello waits for none of
-them (`settled`). Every home has three checks a night in two clusters; what is measured is the middle of a cluster, when
-all homes are due at once, each says hello now and then, and operators take check after check. Printed is one line for
-each N:
+First all homes come back within half a minute, as after a broker's restart: how long until the centre has `heard` all,
+and until the next hello waits for none of them (`settled`). Every home has three checks a night in two clusters; what
+is measured is the middle of a cluster, when all homes are due at once, each says hello now and then, and operators take
+check after check. Printed is one line for each N:
 
 * `queue`: from a home's hello leaving the home to the queue that shows it, as a page gets it (event, 450 ms, fetch)
 * `start`: from *Start* (the signed opening leaves) to the home's signed answer; the home itself answers at once
@@ -40,6 +40,8 @@ from gateway.protocol.envelope import sign, split, verify  # noqa: E402
 from gateway.protocol.key import SigningKey  # noqa: E402
 from gateway.protocol.message import Challenge, Challenged, Open, Opened, Verdict, VerdictGiven  # noqa: E402
 
+BACK_WITHIN_S = 30.0
+"""Source: `spread_s` of gateway/config/file.py."""
 SETTLED_MS = 1000.0
 """A hello that is in the queue so soon was not behind others."""
 OPERATORS = 6
@@ -194,7 +196,9 @@ async def measure(count: int, seconds: float, *, with_browser: bool) -> None:
             fleet(place.homes, port=place.broker_port, folder=place.folder) as running,
         ):
             began_s = time.perf_counter()
-            await running.hello()
+            for number, gateway in enumerate(place.homes):
+                await asyncio.sleep(began_s + number * BACK_WITHIN_S / count - time.perf_counter())
+                await running.hello(gateway)
             said_s = time.perf_counter() - began_s
             seats = [Seat(place, url, number) for number in range(OPERATORS)]
             for seat in seats:
