@@ -57,6 +57,13 @@ class Criteria(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None if 1 <= self.per_minute <= 100_000 else "The rate is 1 to 100000 a minute."
 
 
+def paces(criteria: Criteria) -> tuple[tuple[int, float], ...]:
+    """How many offers at most within how many seconds. A minute's worth at once would be answered at once as well, and
+    what a broker holds for a centre that is behind is bounded.
+    """
+    return (criteria.per_minute, 60.0), (max(1, criteria.per_minute // 10), 6.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """One home's place in the plan."""

@@ -114,8 +114,10 @@ class FleetRows(Rows):
                 criteria = msgspec.json.decode(row["criteria_json"], type=rules.Criteria)
                 table = EXECUTIONS.c
                 mine = table.rollout == row["id"]
-                recent = sa.select(sa.func.count()).where(mine, table.sent_unix_s > now_unix_s - 60.0)
-                left = criteria.per_minute - int(connection.execute(recent).scalar_one())
+                left = min(
+                    most - int(connection.execute(_given(mine, now_unix_s - within_s)).scalar_one())
+                    for most, within_s in rules.paces(criteria)
+                )
                 if left <= 0:
                     continue
                 unheard = (table.status == "in-progress") & table.phase.is_(None)
@@ -266,6 +268,10 @@ def _running(statement: int, gateway: str) -> sa.ColumnElement[bool]:
     """The execution of this statement at this home."""
     of = sa.select(ROLLOUTS.c.id).where(ROLLOUTS.c.statement == statement)
     return (EXECUTIONS.c.gateway == gateway) & EXECUTIONS.c.rollout.in_(of)
+
+
+def _given(mine: sa.ColumnElement[bool], since_unix_s: float) -> sa.Select[tuple[int]]:
+    return sa.select(sa.func.count()).where(mine, EXECUTIONS.c.sent_unix_s > since_unix_s)
 
 
 def _counts(connection: sa.Connection, here: sa.ColumnElement[bool]) -> tuple[rules.Counts, float]:

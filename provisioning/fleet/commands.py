@@ -20,6 +20,7 @@ def register(commands: Any) -> None:
     play.add_argument("count", type=int, metavar="N")
     play.add_argument("--failing-percent", type=float, default=3.0, metavar="P", help="default 3")
     play.add_argument("--limit-s", type=float, default=1800.0, metavar="S", help="give up after so long; default 1800")
+    play.add_argument("--per-minute", type=int, default=300, metavar="N", help="offers a minute; default 300")
     play.set_defaults(run=_simulate)
     storm = acts.add_parser(
         "storm",
@@ -62,7 +63,9 @@ def _simulate(options: argparse.Namespace) -> int:
     if not 1 <= options.count <= 20_000 or not 0 <= options.failing_percent <= 50:
         print("tillsyn fleet simulate: N is 1 to 20000, P is 0 to 50", file=sys.stderr)
         return 2
-    return simulate.main(options.count, failing_percent=options.failing_percent, limit_s=options.limit_s)
+    return simulate.main(
+        options.count, failing_percent=options.failing_percent, limit_s=options.limit_s, per_minute=options.per_minute
+    )
 
 
 def _storm(options: argparse.Namespace) -> int:

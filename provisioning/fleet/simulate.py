@@ -42,6 +42,8 @@ FLEET: Final = "gw-fleet"
 COMPATIBLE: Final = "tillsyn-played"
 TOKEN: Final = "token-of-steward"  # noqa: S105 - made up for this run's centre
 STEWARD: Final = "st-1"
+SILENT_S: Final = 60.0
+"""Silence in a run of thousands: more than the machine needs to hear out what is on its way."""
 
 
 @dataclass(slots=True)
@@ -229,9 +231,11 @@ def the_offer(run: Run) -> str:
     return sign(offer, run.release).decode()
 
 
-async def roll_out(run: Run, url: str, *, limit_s: float, soak_s: float, silent_s: float) -> dict[str, Any]:
+async def roll_out(
+    run: Run, url: str, *, limit_s: float, soak_s: float, silent_s: float, per_minute: int
+) -> dict[str, Any]:
     """Show the plan, begin it, approve each ring, resume each halt; the rollout and its executions at the end."""
-    criteria = {"soak_s": soak_s, "silent_s": silent_s, "per_minute": 100_000, "needs_approval": True}
+    criteria = {"soak_s": soak_s, "silent_s": silent_s, "per_minute": per_minute, "needs_approval": True}
     headers = {"Authorization": f"Bearer {TOKEN}"}
     # A connection for each question: signing for thousands of homes holds this loop up for longer than the centre keeps
     # an idle one, and a question on a connection that is just being closed has no answer.
@@ -276,7 +280,13 @@ def peak_mib(pid: int) -> float:
 
 
 async def simulate(
-    count: int, *, failing_percent: float, limit_s: float, soak_s: float = 2.0, silent_s: float = 20.0
+    count: int,
+    *,
+    failing_percent: float,
+    limit_s: float,
+    soak_s: float = 2.0,
+    silent_s: float = 20.0,
+    per_minute: int = 10_000,
 ) -> dict[str, Any]:
     """One run; its figures. `accounted` is how many homes ended as they were dealt, by the centre's word."""
     with tempfile.TemporaryDirectory(prefix="tillsyn-fleet-") as place:
@@ -287,7 +297,9 @@ async def simulate(
             try:
                 async with asyncio.timeout(30):
                     await up.wait()
-                told = await roll_out(run, url, limit_s=limit_s, soak_s=soak_s, silent_s=silent_s)
+                told = await roll_out(
+                    run, url, limit_s=limit_s, soak_s=soak_s, silent_s=silent_s, per_minute=per_minute
+                )
             finally:
                 playing.cancel()
                 await asyncio.gather(playing, return_exceptions=True)
@@ -300,6 +312,7 @@ async def simulate(
                 "offered_twice": sum(home.offers > 1 for home in run.homes.values()),
                 "halts": [{"ring": ring, "given": given, "bad": bad} for ring, given, bad in run.halts],
                 "ring_s": {name: round(took, 1) for name, took in run.rings},
+                "per_minute": per_minute,
                 "took_s": round(told["took_s"], 1),
                 "messages_to_homes": run.received,
                 "messages_from_homes": run.published,
@@ -308,10 +321,10 @@ async def simulate(
             }
 
 
-def main(count: int, *, failing_percent: float, limit_s: float) -> int:
+def main(count: int, *, failing_percent: float, limit_s: float, per_minute: int) -> int:
     """Print the figures as JSON; 0 when every home is accounted for."""
-    # What a machine takes to hear so many homes out is no silence of theirs.
-    silent_s = max(20.0, count / 8.0)
-    told = asyncio.run(simulate(count, failing_percent=failing_percent, limit_s=limit_s, silent_s=silent_s))
+    told = asyncio.run(
+        simulate(count, failing_percent=failing_percent, limit_s=limit_s, silent_s=SILENT_S, per_minute=per_minute)
+    )
     print(json.dumps(told, indent=1))
     return 0 if told["accounted"] == count else 1

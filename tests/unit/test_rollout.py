@@ -7,7 +7,8 @@ Mutations that turn these red, each tried:
   rollout.advance: without approval                                -> a person lets the next ring begin
   store.roll: without the silent                                   -> silence is a failure
   store.change_rollout: resume without `is_seen`                   -> what a person has seen halts it no second time
-  store.claim_offers: without `per_minute`                         -> no more than the rate
+  rollout.paces: without the minute                                -> no more than the rate
+  rollout.paces: without the six seconds                           -> a minute's worth is not given out at once
   store.claim_offers: without the update of the status             -> two workers give each offer out once
 """
 
@@ -192,9 +193,17 @@ def test_a_refusal_is_the_homes_last_word(tmp_path):
 
 def test_no_more_than_the_rate(tmp_path):
     world = World(tmp_path, msgspec.structs.replace(QUICK, per_minute=2, silent_s=3000.0))
-    assert len(world.look()) == 2
+    assert len(world.look()) == 1
+    assert len(world.look(7.0)) == 1
     assert world.look(30.0) == []
-    assert len(world.look(31.0)) == 1
+    assert len(world.look(24.0)) == 1
+
+
+def test_a_minutes_worth_is_not_given_out_at_once(tmp_path):
+    world = World(tmp_path, msgspec.structs.replace(QUICK, per_minute=20, silent_s=3000.0))
+    assert len(world.look()) == 2
+    assert world.look(3.0) == []
+    assert len(world.look(4.0)) == 1
 
 
 def test_two_workers_give_each_offer_out_once(tmp_path):
