@@ -115,8 +115,7 @@ class FleetRows(Rows):
                 table = EXECUTIONS.c
                 mine = table.rollout == row["id"]
                 left = min(
-                    most - int(connection.execute(_given(mine, now_unix_s - within_s)).scalar_one())
-                    for most, within_s in rules.paces(criteria)
+                    most - _given(connection, mine, now_unix_s - within_s) for most, within_s in rules.paces(criteria)
                 )
                 if left <= 0:
                     continue
@@ -270,8 +269,10 @@ def _running(statement: int, gateway: str) -> sa.ColumnElement[bool]:
     return (EXECUTIONS.c.gateway == gateway) & EXECUTIONS.c.rollout.in_(of)
 
 
-def _given(mine: sa.ColumnElement[bool], since_unix_s: float) -> sa.Select[tuple[int]]:
-    return sa.select(sa.func.count()).where(mine, EXECUTIONS.c.sent_unix_s > since_unix_s)
+def _given(connection: sa.Connection, mine: sa.ColumnElement[bool], since_unix_s: float) -> int:
+    """How many of a rollout's offers went out since then."""
+    since = sa.select(sa.func.count()).where(mine, EXECUTIONS.c.sent_unix_s > since_unix_s)
+    return int(connection.execute(since).scalar_one())
 
 
 def _counts(connection: sa.Connection, here: sa.ColumnElement[bool]) -> tuple[rules.Counts, float]:

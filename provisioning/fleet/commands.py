@@ -32,6 +32,9 @@ def register(commands: Any) -> None:
     storm.add_argument(
         "--spread-s", type=float, default=30.0, metavar="S", help="as in link.toml of the homes; default 30, as there"
     )
+    storm.add_argument(
+        "--away-s", type=float, default=12.0, metavar="S", help="how long the broker is gone; default 12"
+    )
     storm.set_defaults(run=_storm)
     for name, words in (
         ("plan", "show what a rollout of an offer would do"),
@@ -74,7 +77,7 @@ def _storm(options: argparse.Namespace) -> int:
     if not 1 <= options.count <= 5000:
         print("tillsyn fleet storm: N is 1 to 5000", file=sys.stderr)
         return 2
-    return storm.main(options.count, limit_s=options.limit_s, spread_s=options.spread_s)
+    return storm.main(options.count, limit_s=options.limit_s, spread_s=options.spread_s, away_s=options.away_s)
 
 
 def _ask(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """`tillsyn fleet storm N`: N connections of the device's own broker module, and a broker that restarts.
 
-Each connection has its own certificate and one line of evidence that it says again until its PUBACK, as a home's outbox
-does. A listener of the centre counts what arrives; nothing is lost when each line has come at least once.
+Each connection has its own certificate and one line of evidence that it says again until the centre says that it has
+it, as a home's outbox does. A listener in the centre's place counts what arrives; nothing is lost when each line has come.
 """
 
 from __future__ import annotations
@@ -9,52 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.core.error import TransientError
-from gateway.edge.broker_paho import Broker, BrokerAddress, BrokerDown, BrokerUp, Incoming
+import msgspec
+
+from gateway.edge.broker_paho import Broker, BrokerDown, BrokerUp, Incoming
 from provisioning.authority import broker_config
 from provisioning.authority.x509 import CertificateAuthority
 from provisioning.fleet.simulate import Run, broker, make
+from provisioning.fleet.storm_part import Part, address, line_of
 
 BIN_S: Final = 1.0
-SAY_AGAIN_S: Final = 1.0
-
-
-@dataclass(slots=True)
-class Home:
-    """One connection, and when it came up in each of the broker's lives."""
-
-    name: str
-    link: Broker
-    ups_s: list[float] = field(default_factory=list)
-    said: int = 0
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.link.run(), name=self.name)
-            while True:
-                match await self.link.next_event():
-                    case BrokerUp():
-                        self.ups_s.append(time.monotonic())
-                    case BrokerDown() | Incoming():
-                        pass
-
-    async def say(self, line: bytes) -> None:
-        """Until the broker has it and somebody to give it to, as the link does with evidence."""
-        while True:
-            try:
-                self.said += 1
-                await self.link.publish(f"tillsyn/v1/{self.name}/ledger", line, demand_listener=True)
-            except TransientError:
-                await asyncio.sleep(SAY_AGAIN_S)
-                continue
-            return
+HOMES_A_PROCESS: Final = 250
 
 
 def histogram(moments_s: list[float], began_s: float) -> dict[str, int]:
@@ -66,16 +37,12 @@ def histogram(moments_s: list[float], began_s: float) -> dict[str, int]:
     return found
 
 
-def _address(run: Run, name: str) -> BrokerAddress:
-    folder = run.folder
-    return BrokerAddress(
-        "127.0.0.1", run.broker_port, folder / "ca.pem", folder / f"{name}.pem", folder / f"{name}.key", "localhost"
-    )
-
-
 async def _listen(run: Run, heard: set[bytes], up: asyncio.Event) -> None:
     link = Broker(
-        _address(run, "centre"), client_id="centre", subscriptions=["tillsyn/v1/+/ledger"], session_expiry_s=3600
+        address(run.folder, run.broker_port, "centre"),
+        client_id="centre",
+        subscriptions=["tillsyn/v1/+/ledger"],
+        session_expiry_s=3600,
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(link.run(), name="centre")
@@ -86,81 +53,110 @@ async def _listen(run: Run, heard: set[bytes], up: asyncio.Event) -> None:
                 case Incoming() as incoming:
                     heard.add(incoming.payload)
                     incoming.ack()
+                    # As the centre does, unsigned; lost with the connection, and said again when the line comes again.
+                    link.publish(f"{incoming.topic.removesuffix('ledger')}wanted", b'{"seq":1}')
                 case BrokerDown():
                     pass
 
 
-async def storm(count: int, *, limit_s: float, spread_s: float, away_s: float = 3.0) -> dict[str, Any]:
+@contextlib.asynccontextmanager
+async def _listening(run: Run, heard: set[bytes]) -> AsyncIterator[None]:
+    """The centre's end of the broker, connected."""
+    up = asyncio.Event()
+    listening = asyncio.create_task(_listen(run, heard, up))
+    try:
+        await up.wait()
+        yield
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _process(part: Part) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The homes of a part, on their way to their connections."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "provisioning.fleet.storm_part",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        _tell(process, msgspec.json.encode(part))
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+def _tell(process: asyncio.subprocess.Process, line: bytes) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + b"\n")
+
+
+async def _answer(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError("a process of played homes has ended")
+    return line.strip()
+
+
+def _make(folder: Path, count: int) -> Run:
+    run = make(folder, count, 0.0)
+    # A CA anew for all of them, because each home needs a certificate with its own name.
+    authority = CertificateAuthority.make("tillsyn storm")
+    (run.folder / "ca.pem").write_bytes(authority.pem())
+    (run.folder / "acl").write_text(broker_config.acl(None))
+    for name in (*run.homes, "centre", "broker"):
+        identity = authority.issue(name, server_names=("localhost", "127.0.0.1") if name == "broker" else ())
+        (run.folder / f"{name}.pem").write_bytes(identity.certificate)
+        (run.folder / f"{name}.key").write_bytes(identity.key)
+    return run
+
+
+async def storm(count: int, *, limit_s: float, spread_s: float, away_s: float) -> dict[str, Any]:
     """One run; its figures. `away_s` is how long the broker is gone."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))
     with tempfile.TemporaryDirectory(prefix="tillsyn-storm-") as place:
-        run = make(Path(place), count, 0.0)
-        # A CA anew for all of them, because each home needs a certificate with its own name.
-        authority = CertificateAuthority.make("tillsyn storm")
-        (run.folder / "ca.pem").write_bytes(authority.pem())
-        (run.folder / "acl").write_text(broker_config.acl(None))
-        for name in (*run.homes, "centre", "broker"):
-            identity = authority.issue(name, server_names=("localhost", "127.0.0.1") if name == "broker" else ())
-            (run.folder / f"{name}.pem").write_bytes(identity.certificate)
-            (run.folder / f"{name}.key").write_bytes(identity.key)
-        homes = [
-            Home(
-                name,
-                Broker(
-                    _address(run, name),
-                    client_id=name,
-                    subscriptions=[f"tillsyn/v1/{name}/command"],
-                    spread_s=spread_s,
-                ),
-            )
-            for name in run.homes
-        ]
+        run = _make(Path(place), count)
+        names = list(run.homes)
+        lines = {line_of(name) for name in names}
         heard: set[bytes] = set()
-        up = asyncio.Event()
-        tasks = []
-        try:
-            async with asyncio.timeout(limit_s):
-                async with broker(run):
-                    tasks.append(asyncio.create_task(_listen(run, heard, up)))
-                    await up.wait()
-                    tasks += [asyncio.create_task(home.run()) for home in homes]
-                    while not all(home.ups_s for home in homes):  # noqa: ASYNC110 - it waits for all of many
-                        await asyncio.sleep(0.2)
-                    first = len(homes)
-                for home in homes:
-                    home.ups_s.clear()
-                # The broker is gone, and every home has something to say.
-                lines = [f"{home.name} evidence\n".encode() for home in homes]
-                saying = [asyncio.create_task(home.say(line)) for home, line in zip(homes, lines, strict=True)]
-                tasks += saying
-                await asyncio.sleep(away_s)
-                async with broker(run):
-                    began_s = time.monotonic()
-                    await asyncio.gather(*saying)
-                    while not (all(home.ups_s for home in homes) and len(heard) == count):  # noqa: ASYNC110
-                        await asyncio.sleep(0.2)
-                    took_s = time.monotonic() - began_s
-                    back = histogram([home.ups_s[0] for home in homes], began_s)
-        finally:
-            for task in tasks:
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(limit_s), contextlib.AsyncExitStack() as stack:
+            async with broker(run):
+                await stack.enter_async_context(_listening(run, heard))
+                processes = []
+                for begin in range(0, count, HOMES_A_PROCESS):
+                    part = Part(place, run.broker_port, names[begin : begin + HOMES_A_PROCESS], spread_s)
+                    processes.append(await stack.enter_async_context(_process(part)))
+                    # One after the other: what is measured comes after this.
+                    await _answer(processes[-1])
+            # The broker is gone, and every home has something to say.
+            for process in processes:
+                _tell(process, b"say")
+            await asyncio.sleep(away_s)
+            async with broker(run):
+                began_s = time.monotonic()
+                answers = [each for process in processes for each in json.loads(await _answer(process))]
+                took_s = time.monotonic() - began_s
+        moments_s = [moment_s for moment_s, _ in answers]
+        back = histogram(moments_s, began_s)
         return {
             "gateways": count,
             "spread_s": spread_s,
-            "connected_before": first,
-            "connected_after": sum(back.values()),
-            "lines_said": len(lines),
-            "lines_heard": len(heard & set(lines)),
-            "all_back_s": round(took_s, 1),
+            "away_s": away_s,
+            "connected_after": len(moments_s),
+            "lines": len(lines),
+            "lines_said": sum(said for _, said in answers),
+            "lines_heard": len(heard & lines),
+            "all_back_s": round(max(moments_s) - began_s, 1),
+            "all_heard_s": round(took_s, 1),
             "most_in_one_second": max(back.values()),
             "back_by_second": back,
         }
 
 
-def main(count: int, *, limit_s: float, spread_s: float) -> int:
+def main(count: int, *, limit_s: float, spread_s: float, away_s: float) -> int:
     """Print the figures as JSON; 0 when every line has come."""
-    told = asyncio.run(storm(count, limit_s=limit_s, spread_s=spread_s))
+    told = asyncio.run(storm(count, limit_s=limit_s, spread_s=spread_s, away_s=away_s))
     print(json.dumps(told, indent=1))
     return 0 if told["lines_heard"] == count else 1

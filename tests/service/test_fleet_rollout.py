@@ -27,7 +27,7 @@ def test_a_rollout_halts_at_its_threshold_resumes_and_accounts_for_every_gateway
 
 def test_after_a_brokers_restart_the_homes_come_back_spread_and_nothing_is_lost():
     told = asyncio.run(storm(40, limit_s=200.0, spread_s=5.0, away_s=4.2))
-    assert told["lines_heard"] == told["lines_said"] == 40
+    assert told["lines_heard"] == told["lines"] == 40
     assert told["connected_after"] == 40
     # Evenly would be 8 a second; chance alone makes it 20 in one of 100,000 runs.
     assert told["most_in_one_second"] < 20, told["back_by_second"]
