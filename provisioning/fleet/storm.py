@@ -1,7 +1,8 @@
 """`tillsyn fleet storm N`: N connections of the device's own broker module, and a broker that restarts.
 
 Each connection has its own certificate and one line of evidence that it says again until the centre says that it has
-it, as a home's outbox does. A listener in the centre's place counts what arrives; nothing is lost when each line has come.
+it, as a home's outbox does. A listener in the centre's place counts what arrives; nothing is lost when each line has
+come.
 """
 
 from __future__ import annotations
