@@ -31,7 +31,8 @@ const PHASES = {
   gate: t("On trial"), good: t("Good"), "fell-back": t("Fell back"), failed: t("Failed"), refused: t("Refused"),
   stale: t("No word of updates for 14 days"),
 };
-// Source: gateway/update/gate.py, `Lack`; gateway/update/slot.py, `Note`; gateway/update/machine.py; gateway/services/upkeep.py; gateway/core/refusal.py.
+// Source: gateway/update/gate.py, `Lack`; gateway/update/slot.py, `Note`; gateway/update/machine.py;
+// gateway/services/upkeep.py; gateway/edge/installer_rauc.py, `_WHY`; gateway/core/refusal.py.
 const WHYS = {
   silent: t("silent"),
   "up-to-date": t("up to date already"),
@@ -49,6 +50,13 @@ const WHYS = {
   "fell-back-before": t("it fell back from this bundle before"),
   deadline: t("no quiet time before the deadline"),
   "too-slow": t("the download was too slow"),
+  "broke-off": t("the download broke off"),
+  damaged: t("its bundle is damaged"),
+  "old-version": t("its bundle has an older version than it may take"),
+  "plain-format": t("its bundle has a format that is not allowed"),
+  "unknown-signer": t("its bundle is signed by nobody it knows"),
+  lost: t("it was not told how the trial ended"),
+  busy: t("it was busy"),
   "not-installable": t("its bundle can't be installed"),
   "wrong-compatible": t("its bundle is for another board"),
   "manifest-differs": t("its bundle is not the one that was offered"),
@@ -56,7 +64,7 @@ const WHYS = {
   "size-differs": t("its bundle has another size"),
   "wrong-device": t("the offer is not for it"),
   "stale-version": t("the offer is too old for it"),
-  "bad-signature": t("the offer's signature does not verify there"),
+  "bad-signature": t("a signature does not verify there"),
   "unknown-key": t("it does not know the release key"),
 };
 const inWords = (why) => WHYS[why] ?? why.replaceAll("-", " ");

@@ -1,7 +1,7 @@
 """Every message of the console has its Swedish, and the catalogue holds nothing else.
 
 Mutations that turn it red: leave a message out of console.po; leave out a `{name}` in a translation; write a sentence
-into a template without `_`.
+into a template without `_`; leave a reason of an update out of updates.js.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from starlette.requests import Request
 
 from centre.words import CATALOGUE, language_of, words, words_for_browser
 from gateway.core.catalogue import read_po
+from gateway.edge.installer_rauc import _WHY
+from gateway.update.gate import Lack
+from gateway.update.slot import Note
 
 CENTRE = CATALOGUE.parents[3]
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'
@@ -102,3 +105,17 @@ def test_the_chosen_language_comes_first_then_the_browsers_then_swedish() -> Non
     assert words("sv")("Not seen") == words_for_browser("sv")["Not seen"] == "Inte sedd"
     assert words("en")("Not seen") == "Not seen"
     assert words_for_browser("en") == {}
+
+
+def test_every_reason_for_which_an_update_failed_has_its_words() -> None:
+    source = (CENTRE / "static" / "updates.js").read_text(encoding="utf-8")
+    told = set(re.findall(r'^  "?([a-z-]+)"?: t\(', source[source.index("const WHYS") :], re.MULTILINE))
+    gateway = CENTRE.parent / "gateway"
+    upkeep = (gateway / "services" / "upkeep.py").read_text(encoding="utf-8")
+    of_upkeep = re.findall(r'(?:Refused|Interrupted|return)\(? ?"([a-z-]+)"', upkeep)
+    machine = (gateway / "update" / "machine.py").read_text(encoding="utf-8")
+    of_machine = re.findall(r'(?:"(?:failed|refused|good)", | or | else )"([a-z-]+)"', machine)
+    assert {"size-differs", "broke-off", "wrong-compatible"} <= set(of_upkeep)
+    assert {"too-slow", "did-not-boot", "lost", "up-to-date"} <= set(of_machine)
+    words = {*Lack, Note.FELL_BACK, Note.GAVE_WAY, *(why for _, why in _WHY), *of_upkeep, *of_machine}
+    assert words - told == set(), "reasons without words"
