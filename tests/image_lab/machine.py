@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,15 @@ ExecStart=/bin/sh -c 'while [ ! -e $PORT ]; do sleep 0.2; done; exec /bin/sh 0<>
 Restart=always
 RestartSec=1
 """
+PATIENCE = "[Service]\nTimeoutStartSec=300\n"
+"""Park, emulated on a host that others use as well, may take longer than the 30 s after which a device gives it up."""
 MEMORY_MIB = 1024
+WORDS = " ".join((
+    "systemd.wants=l.service systemd.show_status=1",
+    # A name that is too long for fw_cfg.
+    f"systemd.set_credential_binary=systemd.unit-dropin.tillsyn-park.service:{b64encode(PATIENCE.encode()).decode()}",
+))  # fmt: skip
+"""What the lab adds to the command line."""
 CPU = ("-machine", "virt", "-cpu", "max,pauth=off", "-smp", "2", "-m", str(MEMORY_MIB))
 
 
@@ -73,7 +82,7 @@ class Machine:
             path.unlink(missing_ok=True)
         command = ["qemu-system-aarch64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *CPU]
         command += ["-kernel", str(self.directory / "kernel.img"), "-initrd", str(self.directory / "initrd.img")]
-        command += ["-append", f"{line} systemd.wants=l.service systemd.show_status=1", "-dtb", str(tree)]
+        command += ["-append", f"{line} {WORDS}", "-dtb", str(tree)]
         command += ["-serial", f"file:{self.directory / f'console-{self.boots}.txt'}"]
         for number, path in enumerate([self.card.path, *self.disks]):
             kind = "" if number == 0 else ",readonly=on"
