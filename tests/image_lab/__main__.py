@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +51,10 @@ LEAVE_AS_FOUND = ("check", "walls")
 
 async def run(options: argparse.Namespace, names: list[str]) -> int:
     wrong = []
+    task = asyncio.current_task()
+    assert task is not None
+    # An end that is asked for leaves no process behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     directory = Path(tempfile.mkdtemp(prefix="tillsyn-image-lab-", dir=options.scratch))
     try:
         async with running(options.built.absolute(), directory) as lab:

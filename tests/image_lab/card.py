@@ -121,7 +121,8 @@ class Card:
             path.touch()
             os.truncate(path, size)
         words = "--batch-mode --type luks2 --cipher aes-xts-plain64 --key-size 512 --hash sha256 --pbkdf pbkdf2"
-        sh("cryptsetup", "luksFormat", *words.split(), "--sector-size", "512", "--label", "tillsyn-data", "--pbkdf-force-iterations", "1000",
+        words += " --sector-size 512"  # the partition is not a multiple of more
+        sh("cryptsetup", "luksFormat", *words.split(), "--label", "tillsyn-data", "--pbkdf-force-iterations", "1000",
            "--key-file=-", str(header), data=key_hex.encode())  # fmt: skip
         with self.path.open("r+b") as file:
             file.seek(part.start)
