@@ -141,7 +141,7 @@ class Data:
 
     def __init__(self, card: Card, key_hex: str, plain: Path, *, made: bool = False) -> None:
         """Open it into `plain`; with `made`, what is in `plain` already is to become it."""
-        self.card, self.plain = card, plain
+        self.card, self.plain, self._made = card, plain, made
         self._part = card.parts()["data"]
         with card.path.open("rb") as file:
             file.seek(self._part.start)
@@ -189,7 +189,8 @@ class Data:
                 now = plain.read(self._sector)
                 file.seek(base + number * self._sector)
                 sealed = file.read(self._sector)
-                if sealed == empty and now == empty:
+                # What a file system counts on as zero has to be zero once it is opened, where it is new.
+                if sealed == empty and now == empty and not self._made:
                     continue
                 fresh = self._crypt(now, number, encrypt=True)
                 if fresh != sealed:

@@ -162,6 +162,11 @@ def test_nobody_reads_anothers_state_or_secrets(service):
         assert {"-/var/lib/tillsyn/setup", "-/var/lib/tillsyn/factory"} <= hidden
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_nobody_leaves_anything_in_the_memory_that_all_may_write(service):
+    assert "-/dev/shm" in words(f"tillsyn-{service}.service", "InaccessiblePaths")
+
+
 def test_both_ends_of_a_check_park():
     assert values("tillsyn-guard.service", "ExecStopPost") == [
         "/usr/bin/tillsyn park --config /var/lib/tillsyn/config/park.toml"
