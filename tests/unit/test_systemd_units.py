@@ -14,6 +14,7 @@ Mutations tried, each turns a test here red:
   60-tillsyn.rules: MODE="0660" for vcio                                    -> the firmware's mailbox
   tillsyn-setup.service: the condition on `done` without its `!`            -> set-up starts on a device that is not ...
   tillsyn-setup.service: SupplementaryGroups=tillsyn-guard                  -> the access matrix
+  tillsyn-renew.service: leave out -/dev/shm                                -> the memory that all may write
   dbus/tillsyn-setup.conf: leave out the link's part                        -> the bus lets set-up ...
 """
 
