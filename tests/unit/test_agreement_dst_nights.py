@@ -168,9 +168,9 @@ def test_asking_in_the_tenth_year_of_twelve_lines_costs_less_than_5_ms(rule):
 
 
 def timed(act):
-    began_s = time.process_time()
+    began_s = time.thread_time()
     act()
-    return time.process_time() - began_s
+    return time.thread_time() - began_s
 
 
 def rendered():

@@ -87,9 +87,9 @@ def test_a_rule_means_what_dateutil_says(rule, first, length, skip):
 
 @pytest.mark.parametrize("rule", ["FREQ=DAILY;INTERVAL=7;BYDAY=TU", "FREQ=MONTHLY;INTERVAL=12;BYMONTHDAY=31;COUNT=5"])
 def test_a_rule_that_never_matches_costs_no_more_than_its_days(rule):
-    began_s = time.process_time()
+    began_s = time.thread_time()
     assert not dates_of(rule, date(2026, 2, 2), date(2036, 2, 1), date(2026, 2, 2), date(2036, 2, 1))
-    assert time.process_time() - began_s < 0.1
+    assert time.thread_time() - began_s < 0.1
 
 
 @pytest.mark.parametrize(

@@ -325,9 +325,9 @@ def test_more_than_16_kib_is_malformed():
 
 def test_hostile_bytes_of_full_size_cost_less_than_50_ms():
     for untrusted in (b"[" * AGREEMENT_MAX_BYTES, b'"' + b"\\" * (AGREEMENT_MAX_BYTES - 1), b"1" * AGREEMENT_MAX_BYTES):
-        began_s = time.process_time()
+        began_s = time.thread_time()
         assert refusal(untrusted) is RefusalCode.MALFORMED
-        assert time.process_time() - began_s < 0.05
+        assert time.thread_time() - began_s < 0.05
 
 
 @given(st.binary(max_size=300))
