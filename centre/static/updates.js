@@ -68,6 +68,7 @@ const WHYS = {
   "unknown-key": t("it does not know the release key"),
 };
 const inWords = (why) => WHYS[why] ?? why.replaceAll("-", " ");
+const title = ({version, compatible}) => t("Version {version} for {board}", {version, board: compatible});
 const plan = {offer: "", name: ""};
 const steers = () => may("steward", "release");
 
@@ -117,8 +118,8 @@ function make({id}) {
 }
 
 function fill(row, one) {
-  setText(row.querySelector("h4"), t("Version {version} for {board}", {version: one.version, board: one.compatible}));
-  row.querySelector(".table-frame").setAttribute("aria-label", t("Version {version} for {board}", {version: one.version, board: one.compatible}));
+  setText(row.querySelector("h4"), title(one));
+  row.querySelector(".table-frame").setAttribute("aria-label", title(one));
   const status = row.querySelector(".rollout-status");
   status.classList.toggle("bad", one.status === "halted");
   setText(status, STATUSES[one.status] ?? one.status);
@@ -206,7 +207,7 @@ async function showPlan() {
     plan.offer = byId("updates-offer").value.trim();
     const shown = await planRollout(plan.offer);
     plan.name = shown.plan;
-    setText(byId("updates-plan-title"), t("Version {version} for {board}", {version: shown.version, board: shown.compatible}));
+    setText(byId("updates-plan-title"), title(shown));
     setText(byId("updates-plan-words"), `${tn("{n} home gets it.", "{n} homes get it.", shown.homes)} ${t("At least {n} days, when all goes well.", {n: shown.least_days})}`);
     byId("updates-plan-rings").replaceChildren(...shown.rings.map(({ring, homes}) => {
       const line = document.createElement("li");
