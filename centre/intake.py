@@ -54,21 +54,23 @@ SUBSCRIPTIONS: Final = tuple(
     f"{ROOT}/+/{branch.value}"
     for branch in (Branch.REPLY, Branch.LEDGER, Branch.SIGNAL, Branch.LOG, Branch.HEALTH, Branch.STATUS, Branch.ASK)
 )
-_EVERY_WORKER: Final = frozenset({Branch.REPLY, Branch.LEDGER, Branch.STATUS})
+_EVERY_WORKER: Final = frozenset({Branch.REPLY, Branch.LEDGER, Branch.STATUS, Branch.HEALTH})
 
 
 def subscriptions(*, shares: bool) -> tuple[str, ...]:
     """What a worker hears. With `shares` it is one of several.
 
     A reply is waited for in one worker, and which one the broker can't know; evidence must not be lost with a worker
-    that dies holding it; a status is retained, and shared subscriptions get nothing retained. These every worker hears,
-    and the store knows what it has already. What comes again by itself (hello, time asks, log lines) goes to one of
-    them. Source: MQTT 5.0, 4.8.2.
+    that dies holding it; a status is retained, and shared subscriptions get nothing retained; a broker that shares out
+    in turn goes on giving a dead worker its share for as long as its session lasts, so that with an even number of
+    homes the same ones' Hellos are lost each time. These every worker hears, and the store knows what it has already.
+    Time asks, which a home repeats until one is answered, and counts of log lines go to one of them. Source: MQTT 5.0,
+    4.8.2, and Mosquitto 2.0.11 seen to do so.
     """
     if not shares:
         return SUBSCRIPTIONS
     own = tuple(f"{ROOT}/+/{branch.value}" for branch in Branch if branch in _EVERY_WORKER)
-    return own + tuple(f"$share/centre/{ROOT}/+/{branch.value}" for branch in (Branch.HEALTH, Branch.ASK, Branch.LOG))
+    return own + tuple(f"$share/centre/{ROOT}/+/{branch.value}" for branch in (Branch.ASK, Branch.LOG))
 
 
 TIME_RADIUS_S: Final = 1.0

@@ -62,19 +62,17 @@ class HomeRows(Rows):
                 connection.execute(sa.insert(TUNNELS).values(gateway=gateway, word=tunnel))
 
     def take_hello(self, hello: Hello, *, now_unix_s: float) -> bool:
-        """Enter what a home says of itself; False when it is older than what is known.
+        """Enter what a home says of itself; False when it is older than what is known, or the same again.
 
-        Within one boot the lower end of the clock never falls, so a Hello with a lower one is late or replayed.
+        Within one boot the lower end of the clock never falls, so a Hello with a lower one is late or replayed. The
+        same one comes from each worker that heard it.
         """
         with self._writing() as connection:
             known = connection.execute(sa.select(HOMES).where(HOMES.c.gateway == hello.gateway)).mappings().one()
             is_same_boot = known["boot"] == hello.boot and known["clock_lo_unix_s"] is not None
             if is_same_boot and hello.clock.lo_unix_s < known["clock_lo_unix_s"]:
                 return False
-            values = {
-                "online": True,
-                "offline_unix_s": None,
-                "heard_unix_s": now_unix_s,
+            said = {
                 "boot": hello.boot,
                 "sw": hello.sw,
                 "clock_state": hello.clock.state,
@@ -85,7 +83,10 @@ class HomeRows(Rows):
                 "due_json": msgspec.json.encode(hello.due).decode(),
                 "obstacle": hello.obstacle,
             }
-            connection.execute(sa.update(HOMES).where(HOMES.c.gateway == hello.gateway).values(values))
+            if known["online"] and all(known[name] == value for name, value in said.items()):
+                return False
+            here = {"online": True, "offline_unix_s": None, "heard_unix_s": now_unix_s}
+            connection.execute(sa.update(HOMES).where(HOMES.c.gateway == hello.gateway).values(said | here))
             _confirm_agreement(connection, hello, now_unix_s)
             _put_said(connection, hello.gateway, hello.install_epoch, hello.due, now_unix_s)
         return True

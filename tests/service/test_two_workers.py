@@ -2,7 +2,8 @@
 night's checks. Nothing is lost, no check is taken twice. And the same night on the embedded SQLite with one worker.
 
 Mutations that turn it red: take no claim in `centre.api.checks._obstacle` (a check is opened by whoever comes second);
-subscribe replies with `$share` in `centre.intake.subscriptions` (answers are missed); acknowledge a message before its
+subscribe replies with `$share` in `centre.intake.subscriptions` (answers are missed); share out Hellos there too (the dead
+worker gets the same homes' each time); acknowledge a message before its
 row is committed in `centre.intake.Intake._take` and kill between the two.
 """
 
@@ -170,7 +171,7 @@ async def night(place: Place, running: Fleet, urls: list[str], *, kill: Any = No
     await running.hello()
 
     async def say_hello_again() -> None:
-        """As every home does by itself, there each 5 min: a Hello goes to one worker, and may be lost with it."""
+        """As every home does by itself, there each 5 min."""
         while done() < wanted:
             await asyncio.sleep(5.0)
             await running.hello()
