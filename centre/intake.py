@@ -50,27 +50,22 @@ from gateway.protocol.message import (
 )
 from gateway.protocol.topic import ROOT, Branch, parse, topic
 
-SUBSCRIPTIONS: Final = tuple(
-    f"{ROOT}/+/{branch.value}"
-    for branch in (Branch.REPLY, Branch.LEDGER, Branch.SIGNAL, Branch.LOG, Branch.HEALTH, Branch.STATUS, Branch.ASK)
-)
-_EVERY_WORKER: Final = frozenset({Branch.REPLY, Branch.LEDGER, Branch.STATUS, Branch.HEALTH})
+_HEARD: Final = (Branch.REPLY, Branch.LEDGER, Branch.SIGNAL, Branch.LOG, Branch.HEALTH, Branch.STATUS, Branch.ASK)
+_ONE_WORKER: Final = frozenset({Branch.LOG, Branch.ASK})
 
 
 def subscriptions(*, shares: bool) -> tuple[str, ...]:
     """What a worker hears. With `shares` it is one of several.
 
     A reply is waited for in one worker, and which one the broker can't know; evidence must not be lost with a worker
-    that dies holding it; a status is retained, and shared subscriptions get nothing retained; a broker that shares out
-    in turn goes on giving a dead worker its share for as long as its session lasts, so that with an even number of
-    homes the same ones' Hellos are lost each time. These every worker hears, and the store knows what it has already.
-    Time asks, which a home repeats until one is answered, and counts of log lines go to one of them. Source: MQTT 5.0,
-    4.8.2, and Mosquitto 2.0.11 seen to do so.
+    that dies holding it; a status is retained, and shared subscriptions get nothing retained; a view signal is about
+    now. A broker that shares out in turn goes on giving a dead worker its share for as long as its session lasts: with
+    an even number of homes the same ones' Hellos were lost each time. All these every worker hears, and the store knows
+    what it has already. Time asks, which a home repeats until one is answered, and counts of log lines go to one of
+    them. Source: MQTT 5.0, 4.8.2; Mosquitto 2.0.11 was seen to give an absent session its turn.
     """
-    if not shares:
-        return SUBSCRIPTIONS
-    own = tuple(f"{ROOT}/+/{branch.value}" for branch in Branch if branch in _EVERY_WORKER)
-    return own + tuple(f"$share/centre/{ROOT}/+/{branch.value}" for branch in (Branch.ASK, Branch.LOG))
+    shared = _ONE_WORKER if shares else frozenset()
+    return tuple(f"{'$share/centre/' if branch in shared else ''}{ROOT}/+/{branch.value}" for branch in _HEARD)
 
 
 TIME_RADIUS_S: Final = 1.0

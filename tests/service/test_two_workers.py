@@ -2,9 +2,9 @@
 night's checks. Nothing is lost, no check is taken twice. And the same night on the embedded SQLite with one worker.
 
 Mutations that turn it red: take no claim in `centre.api.checks._obstacle` (a check is opened by whoever comes second);
-subscribe replies with `$share` in `centre.intake.subscriptions` (answers are missed); share out Hellos there too (the dead
-worker gets the same homes' each time); acknowledge a message before its
-row is committed in `centre.intake.Intake._take` and kill between the two.
+subscribe replies with `$share` in `centre.intake.subscriptions` (answers are missed); share out Hellos there too (the
+dead worker gets the same homes' each time); acknowledge a message before its row is committed in
+`centre.intake.Intake._take` and kill between the two.
 """
 
 from __future__ import annotations
