@@ -53,7 +53,9 @@ from gateway.protocol.message import (
     AgreementWithdraw,
     Challenge,
     Close,
+    ConfigPut,
     Lease,
+    LinkSettings,
     Open,
     SetupEnter,
     TimeStatement,
@@ -186,6 +188,17 @@ class TakeTunnel:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeConfig:
+    """Persist and record it if it is new, and hand it to the link; the one in force may be asked about again."""
+
+    re: str
+    who: str
+    role: str
+    settings: LinkSettings
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AllowSetup:
     """A steward's consent that set-up is entered once more, until then. Record it, then `Gate.take_setup`."""
 
@@ -216,6 +229,7 @@ Order = (
     | TakeAgreement
     | TakeTrust
     | TakeTunnel
+    | TakeConfig
     | TakeOffer
     | Withdraw
     | AllowSetup
@@ -243,6 +257,8 @@ class Gate:
     """The highest version of an agreement that was ever in force here, whether or not it can still be read."""
     tunnel_version: int = 1
     """The highest version of the tunnel that was ever ordered; 1 is the enrolment's."""
+    config_version: int = 1
+    """The highest version of the broker's address that was ever ordered; 1 is the enrolment's."""
     setup_until_unix_s: float = 0.0
     """Until when the newest consent to set-up counted or counts; each later one must reach beyond it."""
     device: Device | None = None
@@ -322,6 +338,12 @@ class Gate:
                     raise RefusedError(RefusalCode.STALE_VERSION, "tunnel")
                 is_new = settings.version > self.tunnel_version
                 return TakeTunnel(jti, verified.who, verified.role, settings, renew_key, is_new)
+            case ConfigPut(jti=jti, settings=address):
+                if address.version < self.config_version:
+                    raise RefusedError(RefusalCode.STALE_VERSION, "config")
+                return TakeConfig(
+                    jti, verified.who, verified.role, address, is_new=address.version > self.config_version
+                )
             case SetupEnter(jti=jti, at=at):
                 return AllowSetup(jti, verified.who, verified.role, self._setup_until(at, now_s))
             case AgreementWithdraw(jti=jti):

@@ -193,6 +193,13 @@ class Broker:
             self.up = False
             self._fail_unacknowledged()
 
+    def move_to(self, address: BrokerAddress, fallback: BrokerAddress | None) -> None:
+        """Look for the broker there from now on. Raises ConfigError where a TLS file is unusable; all stays then."""
+        ways = (address,) if fallback is None else (address, fallback)
+        self._tls = tuple(_tls(each) for each in ways)
+        self._ways, self._way = ways, 0
+        self.hang_up()
+
     def hang_up(self) -> None:
         """End this connection; the next one is tried by the first way. Does nothing without a connection."""
         self._client.disconnect()

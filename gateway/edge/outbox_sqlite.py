@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS items (
     slot TEXT UNIQUE
 );
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS states (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 """
 
 
@@ -142,6 +143,15 @@ class Outbox:
         with self._transaction():
             self._db.execute("DELETE FROM items WHERE seq IS NOT NULL")
             self._set_fact("next_seq", min(to, self.next_seq))
+
+    def keep_state(self, name: str, value: bytes) -> None:
+        """The link's own memory beside what waits: durable when this returns."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO states (name, value) VALUES (?, ?)", (name, value))
+
+    def state(self, name: str) -> bytes | None:
+        row = self._db.execute("SELECT value FROM states WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def close(self) -> None:
         self._db.close()

@@ -72,7 +72,26 @@ class LinkHealth(Frame, frozen=True):
     tunnel: Code | None = None
 
 
+class LinkSettingsAre(Frame, frozen=True):
+    """Where the link looks for the broker: said in each connection, and whenever it changes."""
+
+    version: Annotated[int, Meta(ge=1)]
+    on_trial: bool
+    high_water: Annotated[int, Meta(ge=1)]
+    """The highest version it ever took, also one that was left again."""
+
+
 # guard → link
+class LinkOrdered(Frame, frozen=True):
+    """An address that the guard has verified and recorded: JSON of `protocol.message.LinkSettings`."""
+
+    settings: Annotated[bytes, Meta(max_length=4096)]
+
+
+class CentreAnswered(Frame, frozen=True):
+    """A fresh statement of the centre has been verified: whoever is at the other end of the broker is ours."""
+
+
 class Publish(Frame, frozen=True):
     branch: Code
     payload: Payload
@@ -264,8 +283,16 @@ ToGuardFromTunnel = TunnelTaken
 ToGuardFromHand = NotTonight | StopForGood | EndPause | AskState | SetupAct
 ToHand = LocalFacts
 ToGuardFromLink = (
-    Beat | CommandArrived | TimeArrived | CosignedArrived | BrokerChanged | OutboxWants | LinkHealth | Logged
+    Beat
+    | CommandArrived
+    | TimeArrived
+    | CosignedArrived
+    | BrokerChanged
+    | OutboxWants
+    | LinkHealth
+    | LinkSettingsAre
+    | Logged
 )
-ToLink = Beat | Publish | MediaOpened | MediaShut
+ToLink = Beat | Publish | LinkOrdered | CentreAnswered | MediaOpened | MediaShut
 ToEye = Beat | Start | LetFramesOut | Stop
 ToGuardFromEye = Ready | AnswerMade | FirstFrameOut | EyeBeat | AimLearnt | FromOperator | EyeFault | Stopped | Logged

@@ -28,6 +28,7 @@ Counter = Annotated[int, Meta(ge=1, le=1_000_000)]
 Version = Annotated[int, Meta(ge=1, le=2**31)]
 IPv4 = Annotated[str, Meta(pattern=r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}\Z", max_length=15)]
 Host = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?\Z")]
+Port = Annotated[int, Meta(ge=1, le=65535)]
 Sdp = Annotated[str, Meta(min_length=1, max_length=8192)]
 ReleaseVersion = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,4})(\.(0|[1-9][0-9]{0,4})){2}\Z")]
 """Three numbers: what RAUC compares with `min-bundle-version`, without suffixes that readers order differently."""
@@ -202,7 +203,7 @@ class TunnelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The centre's inside: broker and relay. Nothing else is routed into the tunnel."""
     centre_key: TunnelKey
     endpoint_host: Host
-    endpoint_port: Annotated[int, Meta(ge=1, le=65535)]
+    endpoint_port: Port
     mtu_bytes: Annotated[int, Meta(ge=1200, le=1420)]
 
 
@@ -215,6 +216,36 @@ class TunnelPut(Message, frozen=True):
     settings: TunnelSettings
     renew_key: bool = False
     """Make a new key pair for it. It needs an address of its own then: at the centre both keys live side by side."""
+
+
+class FallbackSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the centre is reached where the tunnel is not: both over TLS."""
+
+    broker_host: Host
+    broker_port: Port
+    relay_host: Host
+    relay_port: Port
+
+
+class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the broker is, whole. Who vouches for it, the CA and our certificate, is not among it."""
+
+    version: Version
+    broker_host: Host
+    broker_port: Port
+    broker_name: Host
+    fallback: FallbackSettings | None = None
+
+
+class ConfigPut(Message, frozen=True):
+    """A broker's whole new address; taken only above the stored high-water mark, and left again if no centre answers
+    there.
+    """
+
+    KIND: ClassVar[str] = "config.put"
+    aud: Audience
+    jti: Id
+    settings: LinkSettings
 
 
 class SetupEnter(Message, frozen=True):
@@ -451,14 +482,25 @@ KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
-        TimeAsk, TunnelPut, SetupEnter, UpdateOffer,
+        TimeAsk, TunnelPut, ConfigPut, SetupEnter, UpdateOffer,
         Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Refused, Hello, Health, LogLines,
         InstallationProtocol, UpdateReport,
     )
 }  # fmt: skip
 make_ready(*KINDS.values())
 
-Command = Challenge | Open | Lease | VerdictGiven | Close | AgreementPut | AgreementWithdraw | TunnelPut | SetupEnter
+Command = (
+    Challenge
+    | Open
+    | Lease
+    | VerdictGiven
+    | Close
+    | AgreementPut
+    | AgreementWithdraw
+    | TunnelPut
+    | ConfigPut
+    | SetupEnter
+)
 """What a granted person may sign."""
 
 ROLE_FOR: dict[type[Message], frozenset[Role]] = {
@@ -470,6 +512,7 @@ ROLE_FOR: dict[type[Message], frozenset[Role]] = {
     AgreementPut: frozenset({Role.PLANNER}),
     AgreementWithdraw: frozenset({Role.PLANNER, Role.STEWARD}),
     TunnelPut: frozenset({Role.STEWARD}),
+    ConfigPut: frozenset({Role.STEWARD}),
     SetupEnter: frozenset({Role.STEWARD}),
 }
 """Which roles may sign what; a kind that is missing here can't be signed by a granted key."""

@@ -43,6 +43,7 @@ from gateway.ledger import Ledger, RecordKind
 from gateway.services.cosigned import load_cosigned, read_witness_key
 from gateway.services.guard_check import CheckRun
 from gateway.services.guard_command import Commands
+from gateway.services.guard_config import ConfigSide
 from gateway.services.guard_core import Core
 from gateway.services.guard_eye import EyeSide
 from gateway.services.guard_hand import Hands
@@ -91,6 +92,7 @@ class Guard:
         *,
         door: Door | None = None,
         begun_unix_s: float | None = None,
+        config_settled: int = 1,
     ) -> None:
         self._core = core
         self._link = link = LinkSide(core)
@@ -101,8 +103,11 @@ class Guard:
         self._eye = eye = EyeSide(core, link)
         self._check = CheckRun(core, link, records, replies, eye)
         self._tunnel = TunnelSide(core, records, replies)
+        self._config = ConfigSide(core, link, records, replies, config_settled)
         self._update = UpdateSide(core, link, records, replies, self._reports, eye, begun_unix_s)
-        self._commands = Commands(core, link, records, replies, self._reports, eye, self._tunnel, self._update)
+        self._commands = Commands(
+            core, link, records, replies, self._reports, eye, self._tunnel, self._config, self._update
+        )
         self._missed = MissedChecks(core, link, records)
         self._witness = WitnessSide(core, records, replies)
         self._hands = hands = Hands(core, records, self._commands)
@@ -183,6 +188,8 @@ class Guard:
                 self._time.hear(untrusted)
             case frame.CosignedArrived(untrusted):
                 self._witness.hear(untrusted)
+            case frame.LinkSettingsAre():
+                self._config.hear(got)
             case frame.LinkHealth():
                 self._reports.hear_link(got)
             case frame.Logged():
@@ -281,7 +288,7 @@ def assemble(
         obstacle = RefusalCode.INTEGRITY_ALARM
     try:
         # Also beside a ledger that can't be believed: whoever may stop things must still be heard.
-        trust = load_trust(config, past.trust_version)
+        trust = load_trust(config, past.versions.trust)
     except IntegrityError as exc:
         LOG.error("integrity alarm: %s", exc)
         obstacle = RefusalCode.INTEGRITY_ALARM
@@ -311,15 +318,18 @@ def assemble(
         local=past.local,
         obstacle=obstacle,
         moved=past.moved,
-        version_floor=past.agreement_version,
-        tunnel_version=past.tunnel_version,
+        version_floor=past.versions.agreement,
+        tunnel_version=past.versions.tunnel,
+        config_version=past.versions.config,
         setup_until_unix_s=door.allowed_until_unix_s,
-        statement=past.update_statement,
+        statement=past.versions.update_statement,
         withdrawn_unix_s=past.withdrawn_unix_s,
         withdrawn_consents=past.withdrawn_consents,
     )
     core = Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
-    return Guard(core, inputs, read_power, door=door, begun_unix_s=past.begun_unix_s)
+    return Guard(
+        core, inputs, read_power, door=door, begun_unix_s=past.begun_unix_s, config_settled=past.versions.config_settled
+    )
 
 
 def main(config: GuardConfig) -> None:

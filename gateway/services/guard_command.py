@@ -20,6 +20,7 @@ from gateway.decision import (
     Order,
     RenewLease,
     TakeAgreement,
+    TakeConfig,
     TakeOffer,
     TakeTrust,
     TakeTunnel,
@@ -28,6 +29,7 @@ from gateway.decision import (
 from gateway.decision.nonce import LIFE_S as NONCE_LIFE_S
 from gateway.ledger import RecordKind
 from gateway.protocol.message import Accepted, Challenged, Verdict
+from gateway.services.guard_config import ConfigSide
 from gateway.services.guard_core import Core, Pending
 from gateway.services.guard_eye import EyeSide
 from gateway.services.guard_link import LinkSide
@@ -50,6 +52,7 @@ class Commands:
     reports: Reports
     eye: EyeSide
     tunnel: TunnelSide
+    config: ConfigSide
     update: UpdateSide
     allow_setup: Callable[[AllowSetup], None] = field(init=False)
 
@@ -85,6 +88,8 @@ class Commands:
                 self._take_trust(order, correlation)
             case TakeTunnel():
                 self.tunnel.take(order, correlation)
+            case TakeConfig():
+                self.config.take(order, correlation)
             case AllowSetup(re):
                 self.allow_setup(order)
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)

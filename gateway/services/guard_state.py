@@ -295,6 +295,37 @@ def forget_agreements(config: GuardConfig, *, keep: str) -> None:
                 path.unlink()
 
 
+@dataclass(slots=True)
+class Versions:
+    """The highest number of everything that only ever rises; 1 is what the enrolment gave."""
+
+    agreement: int = 0
+    trust: int = 0
+    tunnel: int = 1
+    config: int = 1
+    config_settled: int = 1
+    """The newest version of the broker's address of which the ledger says what became of it."""
+    update_statement: int = 0
+
+    def note(self, record: Record) -> None:
+        version = record.version or 0
+        match record.kind, record.why:
+            case RecordKind.AGREEMENT, _:
+                self.agreement = max(self.agreement, version)
+            case RecordKind.TRUST, _:
+                self.trust = max(self.trust, version)
+            case RecordKind.SETUP, "tunnel":
+                self.tunnel = max(self.tunnel, version)
+            case RecordKind.SETUP, "config":
+                self.config = max(self.config, version)
+            case RecordKind.SETUP, "config-kept" | "config-left":
+                self.config_settled = max(self.config_settled, version)
+            case RecordKind.UPDATE, "offer":
+                self.update_statement = max(self.update_statement, version)
+            case _:
+                pass
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What the ledger and the files say at a start."""
@@ -307,10 +338,7 @@ class Remembered:
     last_seen: Record | None
     book: OccasionBook = field(default_factory=OccasionBook)
     standing: Standing = field(default_factory=Standing)
-    agreement_version: int = 0
-    trust_version: int = 0
-    tunnel_version: int = 1
-    update_statement: int = 0
+    versions: Versions = field(default_factory=Versions)
     begun_unix_s: float | None = None
     """Of the oldest record that has its payload still, and was written while the clock knew the time."""
     moved: bool = False
@@ -360,9 +388,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
     """
     checks = _Checks()
     digest: str | None = None
-    agreement_version = trust_version = 0
-    tunnel_version = 1
-    update_statement = 0
+    versions = Versions()
     begun_unix_s: float | None = None
     moved = False
     withdrawn_unix_s: float | None = None
@@ -378,18 +404,13 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         checks.note(stored, record)
         book.note(record)
         standing.note(stored.seq, record)
+        versions.note(record)
         match record.kind:
             case RecordKind.AGREEMENT:
-                digest, agreement_version = record.digest_of, max(agreement_version, record.version or 0)
+                digest = record.digest_of
                 moved = False
             case RecordKind.TAMPER if record.why == "moved":
                 moved = True
-            case RecordKind.TRUST:
-                trust_version = max(trust_version, record.version or 0)
-            case RecordKind.SETUP if record.why == "tunnel":
-                tunnel_version = max(tunnel_version, record.version or 0)
-            case RecordKind.UPDATE if record.why == "offer":
-                update_statement = max(update_statement, record.version or 0)
             case RecordKind.WITHDRAWN if record.why == LIFTED:
                 withdrawn_consents |= {record.digest_of} if record.digest_of is not None else set()
             case RecordKind.WITHDRAWN:
@@ -415,10 +436,7 @@ def remember(config: GuardConfig, records: Iterable[StoredRecord]) -> Remembered
         last_seen=None if unclosed is None else unclosed.last_seen,
         book=book,
         standing=standing,
-        agreement_version=agreement_version,
-        trust_version=trust_version,
-        tunnel_version=tunnel_version,
-        update_statement=update_statement,
+        versions=versions,
         begun_unix_s=begun_unix_s,
         moved=moved,
         withdrawn_unix_s=withdrawn_unix_s,

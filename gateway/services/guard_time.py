@@ -10,6 +10,7 @@ from typing import Final
 from gateway.core.interval_clock import ClockState
 from gateway.core.refusal import RefusedError
 from gateway.edge.clock_sysfs import read_unix_s
+from gateway.ipc import frame
 from gateway.ledger import RecordKind
 from gateway.protocol.envelope import sign
 from gateway.protocol.message import TimeAsk
@@ -46,6 +47,7 @@ class TimeKeeping:
         except RefusedError as refused:
             self.replies.refuse(refused, b"")
             return
+        self.link.tell(frame.CentreAnswered())
         self._note(before)
         if self.core.gate.local.paused_until_unix_s != paused_until_unix_s:
             # A pause without an end has got one; written down, it doesn't begin anew at each start.

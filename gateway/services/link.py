@@ -19,9 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, assert_never
 
+import msgspec
+
 from gateway.config import LinkConfig
 from gateway.core.boottime import boottime_s
-from gateway.core.error import TransientError
+from gateway.core.error import LedgerUnwritableError, TransientError
 from gateway.core.log_digest import LogDigest
 from gateway.core.refusal import RefusedError
 from gateway.edge.broker_paho import Broker, BrokerDown, BrokerUp, Incoming
@@ -32,8 +34,10 @@ from gateway.edge.outbox_sqlite import Outbox, OutboxFullError
 from gateway.edge.service_systemd import feed_watchdog, harden, run_until_signal
 from gateway.ipc import frame
 from gateway.ipc.channel import Channel, ChannelLostError, connect
+from gateway.protocol.message import LinkSettings
 from gateway.protocol.topic import TO_GATEWAY, Branch, parse, topic
 from gateway.services.evidence import Evidence, parse_wanted
+from gateway.services.link_address import Address, Answered, Ordered, provisioned
 from gateway.services.link_way import WayOut, broker_addresses
 
 LOG = logging.getLogger("tillsyn.link")
@@ -45,6 +49,8 @@ MAX_COMMANDS_WAITING: Final = 64
 EVIDENCE_RETRY_S: Final = 1.0
 HEALTH_EVERY_S: Final = 60.0
 GUARD_RETRY_S: Final = 0.2
+MOVE_AFTER_S: Final = 3.0
+"""So long, at most, what the old broker has not acknowledged yet holds up the move to a new one."""
 
 
 @dataclass(slots=True)
@@ -55,10 +61,12 @@ class Link:
     broker: Broker
     outbox: Outbox
     way: WayOut
+    address: Address
     _guard: Channel[frame.ToLink] | None = None
     _media: asyncio.Task[None] | None = None
     _evidence_waits: asyncio.Event = field(default_factory=asyncio.Event)
     _owed: dict[int, float] = field(default_factory=dict)
+    _owes_nothing: asyncio.Event = field(default_factory=asyncio.Event)
     _up: bool = False
     _connected: bool = False
     _group: asyncio.TaskGroup | None = None
@@ -66,6 +74,7 @@ class Link:
     _outbox_was_full: bool = False
     digest: LogDigest = field(default_factory=lambda: LogDigest("link"))
     _health_due_s: float = 0.0
+    _moving: asyncio.Task[None] | None = None
     _evidence: Evidence = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +100,7 @@ class Link:
                     self.way.note_up(by_fallback=by_fallback)
                     self._connected = True
                     self._owed.clear()
+                    self._owes_nothing.set()
                     status = topic(self.config.gateway, Branch.STATUS)
                     self.broker.publish(
                         status, json.dumps({"online": True, "tunnel": self.way.word}).encode(), retain=True
@@ -151,6 +161,7 @@ class Link:
             try:
                 channel.send(frame.OutboxWants(self.outbox.next_seq))
                 channel.send(frame.BrokerChanged(self._up))
+                self._say_address()
                 while True:
                     got, fds = await channel.receive()
                     self._obey(got, fds)
@@ -168,6 +179,10 @@ class Link:
                 pass
             case frame.Publish():
                 self._publish(got)
+            case frame.LinkOrdered(settings):
+                self._take_address(settings)
+            case frame.CentreAnswered():
+                self._centre_answered()
             case frame.MediaOpened() if len(fds) == 1:
                 self._end_media()
                 self._media = self._spawn(carry(socket.socket(fileno=fds[0]), self.way.ice()), "media")
@@ -213,12 +228,70 @@ class Link:
         if not done.done():
             number = id(done)
             self._owed[number] = boottime_s()
+            self._owes_nothing.clear()
             done.add_done_callback(lambda _: self._settle(number))
         return done
 
     def _settle(self, number: int) -> None:
         self._owed.pop(number, None)
+        if not self._owed:
+            self._owes_nothing.set()
         self._note_broker()
+
+    def _take_address(self, untrusted: bytes) -> None:
+        try:
+            settings = msgspec.json.decode(untrusted, type=LinkSettings)
+            must_move = self.address.take(Ordered(settings))
+        except (msgspec.MsgspecError, LedgerUnwritableError) as exc:
+            LOG.error("address of the broker not taken: %s", exc)  # the guard gives it again in the next connection
+            return
+        self._say_address()
+        if must_move:
+            self._move()
+
+    def _centre_answered(self) -> None:
+        # What the old broker still brought while we leave it says nothing of the new one.
+        if not self._connected or self._moving is not None:
+            return
+        try:
+            self.address.take(Answered(self.way.by_fallback))
+        except LedgerUnwritableError as exc:
+            LOG.error("address of the broker: %s", exc)
+            return
+        self._say_address()
+
+    def _look_at_address(self) -> None:
+        if self._media is not None or self._moving is not None:
+            return
+        try:
+            must_move = self.address.look()
+        except LedgerUnwritableError as exc:
+            LOG.error("address of the broker: %s", exc)
+            return
+        if must_move:
+            self._say_address()
+            self._move()
+
+    def _say_address(self) -> None:
+        state = self.address.state
+        self._tell(frame.LinkSettingsAre(state.current.version, state.trial is not None, state.high_water))
+
+    def _move(self) -> None:
+        if self._moving is None:
+            self._moving = self._spawn(self._leave_for_current(), "move to another broker")
+
+    async def _leave_for_current(self) -> None:
+        """To whatever is current by then, once the old broker has what it was given."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MOVE_AFTER_S):
+                    await self._owes_nothing.wait()
+            settings = self.address.state.current
+            self.way.use(settings)
+            self.broker.move_to(*broker_addresses(self.config, settings))
+            self._connected = False
+        finally:
+            self._moving = None
 
     async def _send_evidence(self) -> None:
         """One at a time, each until the broker has taken it; which one is `Evidence`'s to say."""
@@ -249,6 +322,7 @@ class Link:
         while True:
             self._tell(frame.Beat())
             self._note_broker()
+            self._look_at_address()
             self._say_health()
             await asyncio.sleep(BEAT_S)
 
@@ -267,7 +341,7 @@ class Link:
     def _note_broker(self) -> None:
         silent = any(boottime_s() - since_s > SILENT_S for since_s in self._owed.values())
         up = self._connected and not silent
-        if silent and self._connected and self.config.fallback is not None:
+        if silent and self._connected and self.way.settings.fallback is not None:
             # Perhaps only this way is dead. The next connection is tried by both.
             self.broker.hang_up()
         if up is not self._up:
@@ -302,8 +376,10 @@ def main(config: LinkConfig) -> None:
     harden()
     digest = LogDigest("link")
     start_logging("link", digest)
-    way = WayOut(config)
-    address, fallback = broker_addresses(config)
+    outbox = Outbox(Path(config.outbox))
+    known = Address(outbox, provisioned(config))
+    way = WayOut(config, known.state.current)
+    address, fallback = broker_addresses(config, known.state.current)
     broker = Broker(
         address,
         client_id=config.gateway,
@@ -312,8 +388,7 @@ def main(config: LinkConfig) -> None:
         fallback=fallback,
         spread_s=config.spread_s,
     )
-    outbox = Outbox(Path(config.outbox))
     try:
-        run_until_signal(Link(config, broker, outbox, way, digest=digest).run())
+        run_until_signal(Link(config, broker, outbox, way, known, digest=digest).run())
     finally:
         outbox.close()

@@ -23,6 +23,7 @@ from gateway.config import LinkConfig
 from gateway.core.error import TransientError
 from gateway.edge.broker_paho import Broker, BrokerAddress, can_reach
 from gateway.edge.ice_aioice import ByAddress, ByRelay, Way, interface_addresses, relay_tls
+from gateway.protocol.message import LinkSettings
 
 LOG = logging.getLogger("tillsyn.link")
 
@@ -45,15 +46,15 @@ class RelayCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _credentials: Final = msgspec.json.Decoder(RelayCredentials)
 
 
-def broker_addresses(config: LinkConfig) -> tuple[BrokerAddress, BrokerAddress | None]:
+def broker_addresses(config: LinkConfig, settings: LinkSettings) -> tuple[BrokerAddress, BrokerAddress | None]:
     """The broker inside the tunnel, and by the fallback if there is one."""
 
     def address(host: str, port: int) -> BrokerAddress:
-        return BrokerAddress(host, port, Path(config.ca), Path(config.cert), Path(config.key), config.broker_name)
+        return BrokerAddress(host, port, Path(config.ca), Path(config.cert), Path(config.key), settings.broker_name)
 
-    fallback = config.fallback
+    fallback = settings.fallback
     return (
-        address(config.broker_host, config.broker_port),
+        address(settings.broker_host, settings.broker_port),
         None if fallback is None else address(fallback.broker_host, fallback.broker_port),
     )
 
@@ -63,13 +64,23 @@ class WayOut:
     """The way in use and what belongs to it. Raises ConfigError when the CA's file is unusable."""
 
     config: LinkConfig
+    settings: LinkSettings
     by_fallback: bool = False
     _credentials: RelayCredentials | None = None
     _pause_s: float = TRY_TUNNEL_FIRST_S
     _relay_tls: ssl.SSLContext | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self._relay_tls = None if self.config.fallback is None else relay_tls(Path(self.config.ca))
+        self._relay_tls = None
+        self.use(self.settings)
+
+    def use(self, settings: LinkSettings) -> None:
+        """From the next connection on."""
+        self.settings = settings
+        self.by_fallback = False
+        self._pause_s = TRY_TUNNEL_FIRST_S
+        if settings.fallback is not None and self._relay_tls is None:
+            self._relay_tls = relay_tls(Path(self.config.ca))
 
     def note_up(self, *, by_fallback: bool) -> None:
         if by_fallback is not self.by_fallback:
@@ -96,7 +107,7 @@ class WayOut:
 
     def ice(self) -> Way:
         """How the next check's picture goes out."""
-        fallback = self.config.fallback
+        fallback = self.settings.fallback
         if self.by_fallback and fallback is not None and self._credentials is not None:
             assert self._relay_tls is not None
             return ByRelay(
@@ -118,7 +129,7 @@ class WayOut:
                 continue
             self._pause_s = min(self._pause_s * 2, TRY_TUNNEL_MOST_S)
             try:
-                await can_reach(self.config.broker_host, self.config.broker_port)
+                await can_reach(self.settings.broker_host, self.settings.broker_port)
             except TransientError:
                 continue
             if not busy():

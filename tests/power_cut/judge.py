@@ -148,8 +148,8 @@ def judge(state_dir: Path, told: Told) -> Judgement:
     faults = list(_faults(told, bodies))
     if report.checkpoint_size < told.checkpoint_size:
         faults.append(f"the checkpoint of {told.checkpoint_size} is back at {report.checkpoint_size}")
-    if past.agreement_version < told.agreement_version:
-        faults.append(f"agreement {told.agreement_version} is back at {past.agreement_version}")
+    if past.versions.agreement < told.agreement_version:
+        faults.append(f"agreement {told.agreement_version} is back at {past.versions.agreement}")
     if report.erased < told.erased_before:
         faults.append(f"{told.erased_before} bodies were erased, {report.erased} are")
     leaves = [each.leaf_hash.hex() for each in stored]

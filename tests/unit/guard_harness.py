@@ -58,6 +58,7 @@ from gateway.protocol.message import (
     Confirmation,
     Grant,
     Lease,
+    LinkSettings,
     Message,
     MissedCheck,
     Open,
@@ -354,6 +355,8 @@ class Link(Peer):
         super().__init__(world, sock, "link")
         self.broker_up = False
         self.media: dict[str, socket.socket] = {}
+        self.ordered: list[LinkSettings] = []
+        self.centre_answers = 0
         if world.guard is not None:
             self.send(frame.OutboxWants(world.guard.chronicle.size))
         self._beat()
@@ -375,6 +378,10 @@ class Link(Peer):
                 self.world.published(branch, payload, correlation)
             case frame.MediaOpened(check):
                 self.media[check] = socket.socket(fileno=fds[0])
+            case frame.LinkOrdered(settings):
+                self.ordered.append(msgspec.json.decode(settings, type=LinkSettings))
+            case frame.CentreAnswered():
+                self.centre_answers += 1
             case frame.MediaShut():
                 pass  # It keeps its end, as a hostile one would: the guard cuts the way without anybody's help.
 

@@ -122,6 +122,22 @@ PAYLOADS: dict[str, dict[str, Any]] = {
             "mtu_bytes": 1200,
         },
     },
+    "config.put": {
+        "aud": AUDIENCE,
+        "jti": "j-1",
+        "settings": {
+            "version": 2,
+            "broker_host": "10.90.0.3",
+            "broker_port": 8883,
+            "broker_name": "broker.example",
+            "fallback": {
+                "broker_host": "broker.example",
+                "broker_port": 443,
+                "relay_host": "relay.example",
+                "relay_port": 443,
+            },
+        },
+    },
     "setup.enter": {"aud": AUDIENCE, "jti": "j-1", "at": 1_764_000_000.0},
     "trust.put": {"version": 2, "epoch": EPOCH, "roots": ["${jwk:root}"], "issuers": ["${jwk:issuer}"]},
     "time": {"gateway": GATEWAY, "nonce": "${asked}", "unix_s": "${now}", "radius_s": 1.0},

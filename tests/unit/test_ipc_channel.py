@@ -56,6 +56,9 @@ ANY = (
     | frame.EndPause
     | frame.AskState
     | frame.LocalFacts
+    | frame.LinkSettingsAre
+    | frame.LinkOrdered
+    | frame.CentreAnswered
     | frame.TunnelOrder
     | frame.TunnelTaken
     | frame.CosignedArrived
@@ -95,6 +98,9 @@ FRAMES: list[frame.Frame] = [
     frame.FromOperator(b"grant~command"),
     frame.EyeFault("path-lost"),
     frame.Stopped(0),
+    frame.LinkSettingsAre(2, on_trial=True, high_water=2),
+    frame.LinkOrdered(b"{}"),
+    frame.CentreAnswered(),
     frame.TunnelOrder(b"{}", renew_key=True),
     frame.TunnelTaken(2, "A" * 43 + "="),
     frame.NotTonight(3600.0),

@@ -23,6 +23,7 @@ from gateway.config import LinkConfig, load
 from gateway.core.error import ConfigError, TransientError
 from gateway.edge.broker_paho import Broker, BrokerAddress, BrokerDown, BrokerUp, can_reach
 from gateway.edge.ice_aioice import ByAddress, ByRelay
+from gateway.services.link_address import provisioned
 from gateway.services.link_way import WayOut
 from provisioning import bench_home
 from provisioning.bench_home import Places
@@ -42,13 +43,13 @@ def config(tmp_path: Path) -> LinkConfig:
 
 
 def test_in_the_tunnel_the_tunnels_address_is_offered_and_only_the_relay_is_a_peer(config: LinkConfig) -> None:
-    way = WayOut(config)
+    way = WayOut(config, provisioned(config))
     way.take_credentials(GOOD)
     assert (way.word, way.ice()) == ("up", ByAddress(("127.0.0.1",), relayed_only=True))
 
 
 def test_by_the_fallback_the_relay_is_asked_with_the_newest_credentials(config: LinkConfig) -> None:
-    way = WayOut(config)
+    way = WayOut(config, provisioned(config))
     way.note_up(by_fallback=True)
     assert isinstance(way.ice(), ByAddress), "without credentials there is no relay"
     way.take_credentials(GOOD.replace(b"1f", b"2f"))
@@ -75,7 +76,7 @@ def test_by_the_fallback_the_relay_is_asked_with_the_newest_credentials(config: 
     ],
 )
 def test_what_is_no_credential_is_dropped_and_the_last_one_kept(config: LinkConfig, hostile: bytes) -> None:
-    way = WayOut(config)
+    way = WayOut(config, provisioned(config))
     way.note_up(by_fallback=True)
     way.take_credentials(GOOD)
     before = way.ice()
@@ -85,7 +86,8 @@ def test_what_is_no_credential_is_dropped_and_the_last_one_kept(config: LinkConf
 
 def test_a_bench_without_a_tunnel_says_so(tmp_path: Path) -> None:
     home = bench_home.make(tmp_path / "bench", isolate=False)
-    way = WayOut(load(home.directory / "home" / "link.toml", LinkConfig))
+    config = load(home.directory / "home" / "link.toml", LinkConfig)
+    way = WayOut(config, provisioned(config))
     assert (way.word, way.ice()) == ("none", ByAddress(("127.0.0.1",), relayed_only=False))
 
 

@@ -265,7 +265,7 @@ def test_kinds_are_unique_and_every_command_has_its_roles():
     assert len(KINDS) == len(set(KINDS.values()))
     of_a_check = {"check.challenge", "check.open", "check.lease", "check.verdict", "check.close"}
     commands = {kind.KIND for kind in ROLE_FOR}
-    assert commands == of_a_check | {"agreement.put", "agreement.withdraw", "tunnel.put", "setup.enter"}
+    assert commands == of_a_check | {"agreement.put", "agreement.withdraw", "tunnel.put", "config.put", "setup.enter"}
     assert all(roles for roles in ROLE_FOR.values())
     # The centre's issuing key and the root sign these; no person ever does.
     assert not {Grant, TrustPut, TimeStatement, TimeAsk} & set(ROLE_FOR)

@@ -71,6 +71,7 @@ NEEDED = {
     "check.close": {"aud", "jti", "check"},
     "agreement.withdraw": {"aud", "jti"},
     "tunnel.put": {"aud", "jti", "settings"},
+    "config.put": {"aud", "jti", "settings"},
     "setup.enter": {"aud", "jti", "at"},
     "agreement.put": {"aud", "jti", "agreement"},
     "trust.put": {"version", "epoch", "roots", "issuers"},

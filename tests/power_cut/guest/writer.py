@@ -115,7 +115,7 @@ class Writer:
         self.erase_every_checks = LOGGED_ERASE_EVERY_CHECKS if orders.log else ERASE_EVERY_CHECKS
         self.kept_records = LOGGED_KEPT_RECORDS if orders.log else KEPT_RECORDS
         self.now_s = BOOTED_S
-        self.version = started.past.agreement_version
+        self.version = started.past.versions.agreement
         self.agreement_seq = 0
         self.checks = 0
 
@@ -218,7 +218,7 @@ def begin(signer: NoteSigner, boot: str) -> Started:
         boot=boot,
         tail_bytes=started.tail_bytes,
         unclosed=started.past.unclosed.check if started.past.unclosed is not None else None,
-        agreement_version=started.past.agreement_version,
+        agreement_version=started.past.versions.agreement,
     )
     return started
 
