@@ -1,7 +1,7 @@
 """Where the link looks for the broker: a new address is tried, and left again where no centre answers.
 
 Mutations that turn these red, each tried: `>` → `>=` at the high-water mark; no `Elapsed` branch; `high_water` set back
-when a trial is left; an unchanged fallback taken for proof; the state written after the move; another provisioning not
+when a trial is left; an unchanged fallback taken for proof; the state not written; another provisioning not
 noticed; `Answered` taken while the link is still on its way.
 """
 
