@@ -19,6 +19,7 @@ import msgspec
 
 from centre.config import IceConfig
 from gateway.core.error import ConfigError
+from gateway.core.secret_mode import is_open_to_others
 
 MIN_SECRET_BYTES: Final = 32
 
@@ -48,11 +49,11 @@ def read_relay(ice: IceConfig) -> Relay | None:
     if path is None:
         return None
     try:
-        mode = path.stat().st_mode & 0o077
+        is_open = is_open_to_others(path, path.stat().st_mode)
         secret = path.read_bytes().strip()
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}") from exc
-    if mode:
+    if is_open:
         raise ConfigError(f"{path}: others than its owner may read this secret: chmod 600")
     if len(secret) < MIN_SECRET_BYTES:
         raise ConfigError(f"{path}: a secret of at least {MIN_SECRET_BYTES} characters is needed")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import msgspec
 from gateway.config import TunnelConfig
 from gateway.core.boottime import boottime_s
 from gateway.core.error import ConfigError
+from gateway.core.secret_mode import is_open_to_others
 from gateway.edge.service_systemd import feed_watchdog, harden, listening_socket, run_until_signal
 from gateway.edge.tunnel_port import TunnelError, TunnelPort
 from gateway.ipc import frame
@@ -40,16 +40,6 @@ LOOK_EVERY_S: Final = 5.0
 AGAIN_EVERY_S: Final = 60.0
 """While nobody answers, the settings are applied anew this often: the centre's name may have another address now."""
 ORDER_LIMIT_S: Final = 10.0
-
-
-def _is_credential(path: Path) -> bool:
-    """Whether systemd handed this file to our unit (LoadCredential).
-
-    It lets our user alone read it by an access list, whose mask then stands where the group's permissions would: 0440.
-    Source: systemd.exec(5), acl(5).
-    """
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return folder is not None and path.parent == Path(folder)
 
 
 class TunnelFiles:
@@ -77,7 +67,7 @@ class TunnelFiles:
         """Raises ConfigError where it is missing, damaged, or readable by others."""
         path = self._key_path(settled.key)
         try:
-            if path.stat().st_mode & (0o007 if _is_credential(path) else 0o077):
+            if is_open_to_others(path, path.stat().st_mode):
                 raise ConfigError(f"{path}: others than its owner may read this key: chmod 600")
             private = path.read_bytes()
             public_key(private)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.core.error import ConfigError
+from gateway.core.secret_mode import is_open_to_others
 
 _PART: Final = ".tillsyn-"
 MAX_FILE_BYTES: Final = 64 * 1024
@@ -70,7 +71,7 @@ def read_secret(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: not a file")
         mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077:
+        if is_open_to_others(path, mode):
             raise ConfigError(
                 f"{path}: mode {mode:04o}, so others than its owner may use this secret. If nobody else has had it, "
                 f"run `chmod 600 {path}`; else make a new one."
