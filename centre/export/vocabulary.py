@@ -98,6 +98,7 @@ ROLES: Final = {
 STEPS: Final = {
     "call-resident": later("we phone you"),
     "call": later("we phone you"),
+    "call-contact": later("we phone your contact person"),
     "visit": later("home care comes to you"),
 }
 """The agreement's steps are the municipality's own words; these are the ones the examples use."""

@@ -15,6 +15,9 @@ const field = (name, root = form()) => root.querySelector(`[name="${name}"]`);
 const value = (name, root) => field(name, root).value.trim();
 const orNull = (text) => (text === "" ? null : text);
 
+const OWN = "own";
+const WEEKLY = /^FREQ=WEEKLY;BYDAY=((?:MO|TU|WE|TH|FR|SA|SU)(?:,(?:MO|TU|WE|TH|FR|SA|SU))*)$/;
+
 // The list
 
 export async function showPlan() {
@@ -32,22 +35,74 @@ export async function showPlan() {
 
 // The form
 
+/** A list of known words, with a field beside it for a word of the municipality's own. */
+function beginChoice(name, root) {
+  const list = field(name, root);
+  list.addEventListener("change", () => { field(`${name}-own`, root).closest("label").hidden = list.value !== OWN; });
+}
+
+function putChoice(name, code, root) {
+  const list = field(name, root);
+  const isKnown = code !== OWN && [...list.options].some((one) => one.value === code);
+  list.value = isKnown ? code : OWN;
+  field(`${name}-own`, root).value = isKnown ? "" : code;
+  field(`${name}-own`, root).closest("label").hidden = isKnown;
+}
+
+const takeChoice = (name, root) => value(value(name, root) === OWN ? `${name}-own` : name, root);
+
+function showRule(row) {
+  const often = field("often", row).value;
+  row.querySelector(".weekdays").hidden = often !== "weekly";
+  row.querySelector(".rule").hidden = often !== "rule";
+}
+
+/** A recurrence as a choice; a rule that neither is every day nor certain weekdays stays as it is written. */
+function putRule(row, rule) {
+  const days = WEEKLY.exec(rule)?.[1].split(",") ?? [];
+  field("often", row).value = rule === "FREQ=DAILY" ? "daily" : days.length > 0 ? "weekly" : "rule";
+  for (const box of row.querySelectorAll("[name=day]")) box.checked = days.includes(box.value);
+  field("rrule", row).value = rule;
+  showRule(row);
+}
+
+function takeRule(row) {
+  const often = value("often", row);
+  if (often === "daily") return "FREQ=DAILY";
+  if (often === "rule") return value("rrule", row);
+  return `FREQ=WEEKLY;BYDAY=${[...row.querySelectorAll("[name=day]:checked")].map((box) => box.value).join(",")}`;
+}
+
+function addLine({rrule, ...values}) {
+  const row = addRow("line", values);
+  putRule(row, rrule);
+  field("often", row).addEventListener("change", () => showRule(row));
+}
+
+function addStep({do: word, ...values}) {
+  const row = addRow("step", values);
+  putChoice("do", word, row);
+  beginChoice("do", row);
+}
+
 function addRow(kind, values) {
   const row = fromTemplate(`plan-${kind}`);
   for (const [name, each] of Object.entries(values)) field(name, row).value = each ?? "";
   row.querySelector(".remove").addEventListener("click", () => { row.remove(); changed(); });
   byId(`plan-${kind}s`).append(row);
+  return row;
 }
 
 const rowsOf = (kind) => [...byId(`plan-${kind}s`).children];
 
 function putConsent(name, consent) {
-  const fields = {given: consent?.given, until: consent?.until, how: consent?.how, cref: consent?.ref};
+  const fields = {given: consent?.given, until: consent?.until, cref: consent?.ref};
   for (const [key, each] of Object.entries(fields)) field(`${name}-${key}`).value = each ?? "";
+  putChoice(`${name}-how`, consent?.how ?? "");
 }
 
 function takeConsent(name) {
-  const consent = {given: orNull(value(`${name}-given`)), how: orNull(value(`${name}-how`)), ref: orNull(value(`${name}-cref`))};
+  const consent = {given: orNull(value(`${name}-given`)), how: orNull(takeChoice(`${name}-how`)), ref: orNull(value(`${name}-cref`))};
   const until = orNull(value(`${name}-until`));
   const withdrawn = plan.agreement?.consent[name]?.withdrawn ?? null;
   return {...consent, ...(until && {until}), ...(withdrawn && {withdrawn})};
@@ -67,12 +122,12 @@ function fill(agreement) {
   field("lamp").value = agreement.lamp;
   for (const kind of ["line", "step", "pause"]) byId(`plan-${kind}s`).replaceChildren();
   for (const line of agreement.lines) {
-    addRow("line", {
+    addLine({
       id: line.id, rrule: line.rrule, start: line.start, window: line.window_min, max: line.max_s,
       after: line.recheck.after_min, times: line.recheck.times,
     });
   }
-  for (const step of agreement.if_not_seen) addRow("step", {do: step.do, unit: step.unit, within: step.within_min});
+  for (const step of agreement.if_not_seen) addStep({do: step.do, unit: step.unit, within: step.within_min});
   for (const pause of agreement.pauses) addRow("pause", {from: pause.from, until: pause.until});
 }
 
@@ -88,7 +143,7 @@ function written() {
     consent: {resident: takeConsent("resident"), cohabitant: field("cohabitant").checked ? takeConsent("cohabitant") : null},
     lines: rowsOf("line").map((row) => ({
       id: value("id", row),
-      rrule: value("rrule", row),
+      rrule: takeRule(row),
       start: value("start", row),
       window_min: Number(value("window", row)),
       max_s: Number(value("max", row)),
@@ -98,7 +153,7 @@ function written() {
     picture: {mode: value("picture")},
     lamp: value("lamp"),
     if_not_seen: rowsOf("step").map((row) => ({
-      do: value("do", row), within_min: Number(value("within", row)), ...(value("unit", row) && {unit: value("unit", row)}),
+      do: takeChoice("do", row), within_min: Number(value("within", row)), ...(value("unit", row) && {unit: value("unit", row)}),
     })),
     pauses: rowsOf("pause").map((row) => ({from: value("from", row), until: value("until", row)})),
     resident_ref: value("resident-ref"),
@@ -158,6 +213,10 @@ function whenText(one) {
 }
 
 async function showMeaning() {
+  if (rowsOf("line").some((row) => value("often", row) === "weekly" && !row.querySelector("[name=day]:checked"))) {
+    problem(t("Choose the weekdays of each check."));
+    return;
+  }
   let meaning;
   try {
     meaning = await getMeaning(written());
@@ -229,14 +288,15 @@ async function sendTrustToAll() {
 
 export function beginPlan() {
   beginOverview({write: (gateway) => { void edit(gateway); }, reload: showPlan});
+  for (const name of ["resident-how", "cohabitant-how"]) beginChoice(name);
   form().addEventListener("input", changed);
   form().addEventListener("submit", (event) => event.preventDefault());
   byId("plan-back").addEventListener("click", () => { show(false); problem(""); void showPlan(); });
   byId("plan-add-line").addEventListener("click", () => {
-    addRow("line", {id: `night-${rowsOf("line").length + 1}`, rrule: "FREQ=DAILY", start: "02:30", window: 30, max: 60, after: 15, times: 1});
+    addLine({id: `night-${rowsOf("line").length + 1}`, rrule: "FREQ=DAILY", start: "02:30", window: 30, max: 60, after: 15, times: 1});
     changed();
   });
-  byId("plan-add-step").addEventListener("click", () => { addRow("step", {do: "visit", within: 45}); changed(); });
+  byId("plan-add-step").addEventListener("click", () => { addStep({do: "visit", within: 45}); changed(); });
   byId("plan-add-pause").addEventListener("click", () => { addRow("pause", {}); changed(); });
   byId("plan-show").addEventListener("click", () => { void showMeaning(); });
   byId("plan-send").addEventListener("click", () => { void send(); });

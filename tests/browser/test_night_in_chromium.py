@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 import tomllib
 from datetime import UTC, datetime, timedelta
@@ -126,6 +127,21 @@ async def _write_plan(night: Night, page: Page) -> None:
     await expect(page.locator("#plan-problem")).to_contain_text("ingen överenskommelse än")
     await expect(page.get_by_test_id("plan-send")).to_be_disabled()
     await page.locator("#plan-lines [name=window]").fill("45")
+    # On certain weekdays only, and a step in words of their own.
+    often = page.locator("#plan-lines [name=often]")
+    await expect(often).to_have_value("daily")
+    await often.select_option("weekly")
+    await page.get_by_test_id("plan-show").click()
+    await expect(page.locator("#plan-problem")).to_have_text("Välj veckodagar för varje tillsyn.")
+    await page.get_by_label("fredag").check()
+    await page.locator("#plan-add-step").click()
+    await page.locator("#plan-steps [name=do]").last.select_option("own")
+    await page.locator("#plan-steps [name=do-own]").last.fill("call-neighbour")
+    await page.get_by_test_id("plan-show").click()
+    week: Any = page.get_by_test_id("plan-week").locator("td")
+    await expect(week).to_have_text([*[re.compile(r"^\D$")] * 4, re.compile("02:30"), *[re.compile(r"^\D$")] * 2])
+    await night.look(page, "plan-2-weekdays-sv")
+    await often.select_option("daily")
     await page.get_by_test_id("plan-show").click()
     following: Any = page.get_by_test_id("plan-next")
     await expect(following).to_contain_text("pausad")
