@@ -42,6 +42,7 @@ from gateway.protocol.message import (
     MissedCheck,
     Opened,
     Refused,
+    Returning,
     Signal,
     TimeAsk,
     TimeStatement,
@@ -219,7 +220,7 @@ class Intake:
 
     async def _take_reply(self, home: Home, incoming: Incoming) -> None:
         kind = KINDS[split(incoming.payload).kind]
-        if kind not in (Challenged, Opened, Closed, MissedCheck, Accepted, Refused, UpdateReport):
+        if kind not in (Challenged, Opened, Closed, MissedCheck, Accepted, Refused, Returning, UpdateReport):
             raise RefusedError(RefusalCode.MALFORMED, "not a reply")
         message = verify(incoming.payload, {home.device_key.kid: home.device_key}, kind)
         match message:
@@ -232,7 +233,7 @@ class Intake:
             case UpdateReport():
                 self._demand_own(home, message.gateway)
                 await self._take_update(home, message)
-            case Challenged() | Opened() | Accepted() | Refused():
+            case Challenged() | Opened() | Accepted() | Refused() | Returning():
                 self._demand_own(home, message.gateway)
                 await self._take_answer(home, message, incoming)
 
@@ -287,7 +288,7 @@ class Intake:
         state.events.send("home", {"gateway": home.gateway})
 
     async def _take_answer(
-        self, home: Home, message: Challenged | Opened | Accepted | Refused, incoming: Incoming
+        self, home: Home, message: Challenged | Opened | Accepted | Refused | Returning, incoming: Incoming
     ) -> None:
         state, store, now_unix_s = self._state, self._state.store, self._state.clock()
         correlation = incoming.correlation

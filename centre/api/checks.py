@@ -37,6 +37,7 @@ from gateway.protocol.message import (
     Challenge,
     Close,
     Confirmation,
+    DeviceReturn,
     Grant,
     Lease,
     Message,
@@ -353,16 +354,16 @@ async def command(call: Call) -> Response:
         who=call.who,
         opening=_opening(one, message),
         agreement=_agreement(one, message),
-        may_repeat=isinstance(message, Challenge | Close | AgreementWithdraw),
+        may_repeat=isinstance(message, Challenge | Close | AgreementWithdraw | DeviceReturn),
     )
 
 
 async def _obstacle(call: Call, message: Message) -> Response | None:
-    """Why the centre does not carry this command. Closing and withdrawing are never refused: whatever is wrong with a
-    home's log, and whoever holds a claim, the camera may always be closed.
+    """Why the centre does not carry this command. Closing, withdrawing and taking back are never refused: whatever is
+    wrong with a home's log, and whoever holds a claim, the camera may always be closed.
     """
     state, one = call.state, call.the_home
-    if isinstance(message, Close | AgreementWithdraw):
+    if isinstance(message, Close | AgreementWithdraw | DeviceReturn):
         return None
     disabled = await asyncio.to_thread(state.store.disabled, {one.gateway: one.install_epoch})
     if disabled:

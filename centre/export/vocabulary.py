@@ -27,6 +27,7 @@ ENDINGS: Final = {
     "seal-broken": later("the picture's seal was broken on the way"),
     "resident-stopped": later("stopped by the resident"),
     "revoked": later("the operator's permission was withdrawn"),
+    "returned": later("the device is returned"),
     "camera-fault": later("fault in the camera"),
     "mount-fault": later("fault in the camera's mount"),
     "low-power": later("too little power"),

@@ -88,6 +88,7 @@ const SCHEMA = {
   "check.challenged": {gateway: text, re: text, nonce: text, life_s: number, clock: thing, agreement: text, version: number, due: list},
   "check.opened": {gateway: text, re: text, check: text, answer: text, max_s: number, lease_every_s: number, lease_life_s: number},
   "accepted": {gateway: text, re: text, "version?": orNull(number)},
+  "device.returning": {gateway: text, install_epoch: number, re: text, version: number, nonce: text, ledger_size: number},
   "refused": {gateway: text, re: text, code: text},
 };
 

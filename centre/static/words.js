@@ -82,6 +82,7 @@ const ENDINGS = {
   "no-picture": t("No picture came"),
   "seal-broken": t("The picture's seal was broken on the way"),
   "resident-stopped": t("Stopped by the resident"),
+  "returned": t("The device goes back"),
   "camera-fault": t("Camera fault"),
   "mount-fault": t("The camera could not turn"),
   "low-power": t("The device had too little power"),

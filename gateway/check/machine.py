@@ -46,6 +46,8 @@ class Why(StrEnum):
     RESIDENT_STOPPED = "resident-stopped"
     REVOKED = "revoked"
     """The operator's grant died by a new epoch while the check ran."""
+    RETURNED = "returned"
+    """The lent device goes back."""
     CAMERA_FAULT = "camera-fault"
     MOUNT_FAULT = "mount-fault"
     LOW_POWER = "low-power"

@@ -54,6 +54,7 @@ from gateway.protocol.message import (
     Challenge,
     Close,
     ConfigPut,
+    DeviceReturn,
     Lease,
     LinkSettings,
     Open,
@@ -209,6 +210,27 @@ class AllowSetup:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """The order by which the device goes back; None is what can't be read any more, and then it is returned too."""
+
+    version: int
+    who: str | None = None
+    kid: str | None = None
+    nonce: str | None = None
+    device_nonce: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakeReturn:
+    """Persist `returned` if it is new, then call `Gate.take_return`; the one in force may be asked about again."""
+
+    re: str
+    role: str
+    returned: Returned
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOffer:
     """Persist and record `stored` if it is new, then hand it to upkeep; the newest may be asked about again."""
 
@@ -233,6 +255,7 @@ Order = (
     | TakeOffer
     | Withdraw
     | AllowSetup
+    | TakeReturn
 )
 
 
@@ -269,6 +292,8 @@ class Gate:
     """When the resident withdrew, at the latest; None where nobody did."""
     withdrawn_consents: frozenset[str] = frozenset()
     """Digests of the consents that were withdrawn: none of them lifts a withdrawal, whatever was agreed in between."""
+    returned: Returned | None = None
+    """The order to return that is in force here: for good, until this device is enrolled anew."""
     nonces: NonceBook = field(init=False)
     _asked: tuple[str, float] | None = None
     _grants: GrantCache = field(default_factory=GrantCache)
@@ -278,6 +303,8 @@ class Gate:
         self.nonces = NonceBook(self.random_bytes)
         if self.agreement is not None:
             self.version_floor = max(self.version_floor, self.agreement.version)
+        if self.returned is not None:
+            self.obstacle = RefusalCode.RETURNED
 
     def receive(self, untrusted: bytes, *, now_s: float) -> Order:
         """Decide on one command; `now_s` is BOOTTIME. Raises RefusedError; only nonces are changed."""
@@ -310,6 +337,8 @@ class Gate:
             cache=self._grants,
         )
         try:
+            if self.returned is not None and not isinstance(verified.command, Close | AgreementWithdraw | DeviceReturn):
+                raise RefusedError(RefusalCode.RETURNED)
             return self._decide(verified, now_s)
         except RefusedError as refused:
             refused.re, refused.who = getattr(verified.command, "jti", None), verified.who
@@ -346,6 +375,8 @@ class Gate:
                 )
             case SetupEnter(jti=jti, at=at):
                 return AllowSetup(jti, verified.who, verified.role, self._setup_until(at, now_s))
+            case DeviceReturn():
+                return self._return(verified.command, verified)
             case AgreementWithdraw(jti=jti):
                 return Withdraw(jti, verified.who, verified.role)
 
@@ -397,6 +428,15 @@ class Gate:
         self.local = LocalState(withdrawn=True, paused_until_unix_s=self.local.paused_until_unix_s)
         self.withdrawn_unix_s = self.clock.interval(now_s).lo_unix_s
         return digest
+
+    def take_return(self, returned: Returned, *, now_s: float) -> str | None:
+        """Make a durably stored order the one in force; the withdrawn consent's digest as `take_withdrawal` gives it.
+
+        Nothing leads back: whoever wants to use this device again enrols it anew, under a higher install epoch.
+        """
+        self.returned = returned
+        self.obstacle = RefusalCode.RETURNED
+        return self.take_withdrawal(now_s=now_s)
 
     def take_pause(self, duration_s: float, *, now_s: float) -> float | None:
         """Not tonight: pause for `duration_s` from now; Unix seconds, or None for until the clock knows the time.
@@ -508,6 +548,17 @@ class Gate:
         if agreement.version <= self.version_floor:
             raise RefusedError(RefusalCode.STALE_VERSION)
         return agreement
+
+    def _return(self, command: DeviceReturn, verified: VerifiedCommand) -> TakeReturn:
+        """The same order again is answered as before: its short code must not change under who compares it."""
+        known = self.returned
+        if known is not None and (known.version, known.nonce) == (command.version, command.nonce):
+            return TakeReturn(command.jti, verified.role, known, is_new=False)
+        if known is not None and command.version <= known.version:
+            raise RefusedError(RefusalCode.STALE_VERSION, "another order of this version, or a higher one, is in force")
+        device_nonce = b64url_encode(self.random_bytes(16))
+        returned = Returned(command.version, verified.who, verified.kid, command.nonce, device_nonce)
+        return TakeReturn(command.jti, verified.role, returned, is_new=True)
 
     def _trust(self, untrusted: bytes) -> TakeTrust:
         """A state command of its own kind: no grant, but the root's signature, and a version above the one held."""

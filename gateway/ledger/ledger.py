@@ -41,6 +41,7 @@ CLOSING = frozenset(
         RecordKind.PAUSED,
         RecordKind.MISSED_CHECK,
         RecordKind.HANDOVER,
+        RecordKind.RETURNED,
     }
 )
 """Kinds that make things safer, bound what happened or call somebody; a full disk must not silence them."""

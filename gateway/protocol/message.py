@@ -258,6 +258,18 @@ class SetupEnter(Message, frozen=True):
     """When the steward said it; above every earlier one's."""
 
 
+class DeviceReturn(Message, frozen=True):
+    """The lent device goes back: consent is closed for good, and nothing opens on this installation any more."""
+
+    KIND: ClassVar[str] = "device.return"
+    aud: Audience
+    jti: Id
+    version: Version
+    """Of the order; a higher one makes a new short code, and changes nothing else."""
+    nonce: Nonce
+    """The centre's part of the short code."""
+
+
 class TimeStatement(Message, frozen=True):
     """The centre's clock, bound to the device's nonce."""
 
@@ -368,6 +380,19 @@ class Accepted(Message, frozen=True):
     version: int | None = None
     tunnel_key: TunnelKey | None = None
     """To `tunnel.put`: the public half of the device's key for it; None when its own service could not say yet."""
+
+
+class Returning(Message, frozen=True):
+    """To `device.return`: it is on the disk, and nothing opens any more."""
+
+    KIND: ClassVar[str] = "device.returning"
+    gateway: GatewayId
+    install_epoch: Annotated[int, Meta(ge=1, le=999_999_999)]
+    re: Id
+    version: Version
+    nonce: Nonce
+    """The device's part of the short code."""
+    ledger_size: Annotated[int, Meta(ge=0)]
 
 
 class Refused(Message, frozen=True):
@@ -482,8 +507,8 @@ KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
-        TimeAsk, TunnelPut, ConfigPut, SetupEnter, UpdateOffer,
-        Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Refused, Hello, Health, LogLines,
+        TimeAsk, TunnelPut, ConfigPut, SetupEnter, DeviceReturn, UpdateOffer,
+        Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Returning, Refused, Hello, Health, LogLines,
         InstallationProtocol, UpdateReport,
     )
 }  # fmt: skip
@@ -500,6 +525,7 @@ Command = (
     | TunnelPut
     | ConfigPut
     | SetupEnter
+    | DeviceReturn
 )
 """What a granted person may sign."""
 
@@ -514,6 +540,7 @@ ROLE_FOR: dict[type[Message], frozenset[Role]] = {
     TunnelPut: frozenset({Role.STEWARD}),
     ConfigPut: frozenset({Role.STEWARD}),
     SetupEnter: frozenset({Role.STEWARD}),
+    DeviceReturn: frozenset({Role.STEWARD}),
 }
 """Which roles may sign what; a kind that is missing here can't be signed by a granted key."""
 

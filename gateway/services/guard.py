@@ -54,6 +54,7 @@ from gateway.services.guard_missed import MissedChecks
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
+from gateway.services.guard_return import ORDERED, WITHDRAWN_BY_RETURN, ReturnSide, load_return
 from gateway.services.guard_setup import BEGUN, Door, SetupSide, door_of
 from gateway.services.guard_state import (
     Chronicle,
@@ -105,8 +106,9 @@ class Guard:
         self._tunnel = TunnelSide(core, records, replies)
         self._config = ConfigSide(core, link, records, replies, config_settled)
         self._update = UpdateSide(core, link, records, replies, self._reports, eye, begun_unix_s)
+        self._return = ReturnSide(core, records, replies)
         self._commands = Commands(
-            core, link, records, replies, self._reports, eye, self._tunnel, self._config, self._update
+            core, link, records, replies, self._reports, eye, self._tunnel, self._config, self._update, self._return
         )
         self._missed = MissedChecks(core, link, records)
         self._witness = WitnessSide(core, records, replies)
@@ -307,6 +309,12 @@ def assemble(
     if setup_begins:
         chronicle.append(RecordKind.SETUP, now_s, clock, why=BEGUN)
         door = door.after(BEGUN)
+    returned, order = load_return(config, past.standing.returned_version)
+    if order is not None and past.standing.returned_version < order.version:
+        # The power went between the file and the record.
+        named = {"who": order.who, "role": order.role}
+        chronicle.append(RecordKind.WITHDRAWN, now_s, clock, why=WITHDRAWN_BY_RETURN, **named)
+        chronicle.append(RecordKind.RETURNED, now_s, clock, why=ORDERED, version=order.version, **named)
     chronicle.checkpoint()
     gate = Gate(
         Identity(config.gateway, config.install_epoch, frozenset(config.groups)),
@@ -325,6 +333,7 @@ def assemble(
         statement=past.versions.update_statement,
         withdrawn_unix_s=past.withdrawn_unix_s,
         withdrawn_consents=past.withdrawn_consents,
+        returned=returned,
     )
     core = Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
     return Guard(

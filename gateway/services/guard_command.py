@@ -22,6 +22,7 @@ from gateway.decision import (
     TakeAgreement,
     TakeConfig,
     TakeOffer,
+    TakeReturn,
     TakeTrust,
     TakeTunnel,
     Withdraw,
@@ -36,6 +37,7 @@ from gateway.services.guard_link import LinkSide
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
+from gateway.services.guard_return import ReturnSide
 from gateway.services.guard_state import forget_agreements, store_agreement, store_trust
 from gateway.services.guard_tunnel import TunnelSide
 from gateway.services.guard_update import UpdateSide
@@ -54,6 +56,7 @@ class Commands:
     tunnel: TunnelSide
     config: ConfigSide
     update: UpdateSide
+    returning: ReturnSide
     allow_setup: Callable[[AllowSetup], None] = field(init=False)
 
     def hear(self, untrusted: bytes, correlation: bytes) -> None:
@@ -68,7 +71,7 @@ class Commands:
             refused.re = getattr(order, "re", None)
             self.replies.refuse(refused, correlation)
 
-    def _obey(self, order: Order, correlation: bytes) -> None:
+    def _obey(self, order: Order, correlation: bytes) -> None:  # noqa: C901 - one table, read as one
         match order:
             case IssueChallenge():
                 self._challenge(order, correlation)
@@ -93,6 +96,8 @@ class Commands:
             case AllowSetup(re):
                 self.allow_setup(order)
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)
+            case TakeReturn():
+                self.returning.take(order, correlation)
             case TakeOffer():
                 self.update.take(order, correlation)
             case Withdraw(re, who, role):
@@ -175,8 +180,9 @@ class Commands:
         self.core.hello_due_s = 0.0
 
     def _take_trust(self, order: TakeTrust, correlation: bytes) -> None:
-        if self.core.gate.obstacle is not None:
-            raise RefusedError(self.core.gate.obstacle)
+        # A device that goes back must still know whom to believe: who erases it signs under the keys of that day.
+        if (obstacle := self.core.gate.obstacle) is not None and obstacle is not RefusalCode.RETURNED:
+            raise RefusedError(obstacle)
         try:
             digest = store_trust(self.core.config, order.stored)
         except OSError as exc:

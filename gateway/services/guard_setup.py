@@ -185,7 +185,7 @@ class SetupSide:
 
         The wizard alone can do nothing yet: its words are refused until a steward has consented too.
         """
-        was_awaited = self.is_open or self._is_allowed()
+        was_awaited = self.is_open or self._is_allowed() or self.core.gate.returned is not None
         LOG.warning("somebody did the physical act of set-up")
         self._acted_s = self.core.now()
         if self.core.config.act_path is not None:
@@ -201,7 +201,7 @@ class SetupSide:
         return self._acted_s is not None and self.core.now() - self._acted_s <= ACT_S
 
     def _enter_if_both(self) -> None:
-        if self.is_open or not self._is_allowed() or not self._has_acted():
+        if self.is_open or not self._is_allowed() or not self._has_acted() or self.core.gate.returned is not None:
             return
         if self.core.gate.obstacle is not None:
             raise RefusedError(self.core.gate.obstacle)

@@ -1,4 +1,4 @@
-"""Records whose content still holds: the newest agreement and trust, withdrawn consents, a running pause.
+"""Records whose content still holds: the newest agreement and trust, withdrawn consents, a pause, a return.
 
 Retention takes the payloads of old records away, from the oldest on. What still holds is written down again first, as
 a record that says so (`why` is `restated` or `lifted`, `since_unix_s` is the first one's time): so what a start reads
@@ -21,6 +21,7 @@ class Standing:
     _agreement: tuple[int, Record] | None = None
     _trust: tuple[int, Record] | None = None
     _paused: tuple[int, Record] | None = None
+    _returned: tuple[int, Record] | None = None
     _setup: dict[str | None, tuple[int, Record]] = field(default_factory=dict)
     """By what was set up: its version is a high-water mark."""
     _withdrawn: dict[str | None, tuple[int, Record]] = field(default_factory=dict)
@@ -43,14 +44,21 @@ class Standing:
                     self._lifted.discard(record.digest_of)
             case RecordKind.CONSENT:
                 self._lifted |= set(self._withdrawn)
+            case RecordKind.RETURNED:
+                self._returned = (seq, record)
             case RecordKind.PAUSED:
                 self._paused = None if record.why == "ended" else (seq, record)
             case _:
                 pass
 
+    @property
+    def returned_version(self) -> int:
+        """Of the newest order by which this device goes back; 0 where there is none."""
+        return 0 if self._returned is None else self._returned[1].version or 1
+
     def restatements(self, before_seq: int, now_unix_s: float) -> list[tuple[RecordKind, dict[str, Any]]]:
         """The records to write before the payloads below `before_seq` go."""
-        standing = [(self._agreement, RESTATED), (self._trust, RESTATED)]
+        standing = [(self._agreement, RESTATED), (self._trust, RESTATED), (self._returned, RESTATED)]
         standing += [
             (known, LIFTED if digest in self._lifted else RESTATED) for digest, known in self._withdrawn.items()
         ]

@@ -64,6 +64,7 @@ from gateway.protocol.message import (
     Open,
     Opened,
     Refused,
+    Returning,
     Role,
     Signal,
     TimeAsk,
@@ -95,7 +96,7 @@ DECODERS = {
     "upkeep": msgspec.msgpack.Decoder(frame.ToUpkeep),
 }
 REPLIES: dict[str, type[Message]] = {
-    kind.KIND: kind for kind in (Accepted, Refused, Challenged, Opened, Closed, MissedCheck, TimeAsk)
+    kind.KIND: kind for kind in (Accepted, Refused, Returning, Challenged, Opened, Closed, MissedCheck, TimeAsk)
 }
 
 

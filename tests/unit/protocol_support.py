@@ -29,7 +29,7 @@ from gateway.agreement import Attempt, LocalState, parse_agreement
 from gateway.check import Facts
 from gateway.core.interval_clock import Attestation, IntervalClock
 from gateway.core.refusal import RefusalCode, RefusedError
-from gateway.decision import Gate, Identity
+from gateway.decision import Gate, Identity, Returned
 from gateway.protocol import sdp, strict_json
 from gateway.protocol.envelope import TrustStore, make_trust
 from gateway.protocol.key import SigningKey, VerifyingKey, b64url_encode
@@ -139,6 +139,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         },
     },
     "setup.enter": {"aud": AUDIENCE, "jti": "j-1", "at": 1_764_000_000.0},
+    "device.return": {"aud": AUDIENCE, "jti": "j-1", "version": 1, "nonce": "A" * 22},
     "trust.put": {"version": 2, "epoch": EPOCH, "roots": ["${jwk:root}"], "issuers": ["${jwk:issuer}"]},
     "time": {"gateway": GATEWAY, "nonce": "${asked}", "unix_s": "${now}", "radius_s": 1.0},
     "time.ask": {"gateway": GATEWAY, "nonce": "${asked}"},
@@ -512,6 +513,7 @@ def a_gate(given: dict[str, Any] | None = None) -> Gate:
         agreement,
         local=LocalState(given.get("withdrawn", False), given.get("paused_until_unix_s")),
         obstacle=RefusalCode(given["obstacle"]) if "obstacle" in given else None,
+        returned=Returned(given["returned"]) if "returned" in given else None,
     )
     if runner := given.get("running"):
         kid = key(runner).verifying.kid

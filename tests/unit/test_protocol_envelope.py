@@ -265,7 +265,8 @@ def test_kinds_are_unique_and_every_command_has_its_roles():
     assert len(KINDS) == len(set(KINDS.values()))
     of_a_check = {"check.challenge", "check.open", "check.lease", "check.verdict", "check.close"}
     commands = {kind.KIND for kind in ROLE_FOR}
-    assert commands == of_a_check | {"agreement.put", "agreement.withdraw", "tunnel.put", "config.put", "setup.enter"}
+    of_the_state = {"agreement.put", "agreement.withdraw", "tunnel.put", "config.put", "setup.enter", "device.return"}
+    assert commands == of_a_check | of_the_state
     assert all(roles for roles in ROLE_FOR.values())
     # The centre's issuing key and the root sign these; no person ever does.
     assert not {Grant, TrustPut, TimeStatement, TimeAsk} & set(ROLE_FOR)

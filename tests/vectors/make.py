@@ -106,6 +106,10 @@ def good() -> None:
         command={"kind": "check.close", "payload": {"check": "c-long-ago"}})  # fmt: skip
     put("accepted/withdrawal-under-a-revoked-grant", "Withdrawing consent outlives the grant.", "command", "accepted",
         grant={"payload": {"epoch": 4, "roles": ["steward"]}}, command={"kind": "agreement.withdraw"})  # fmt: skip
+    for name, gate in (("", {}), ("-on-a-disabled-device", {"obstacle": "integrity-alarm", "attested": False})):
+        put(f"accepted/return{name}", "A steward takes the device back, whatever state it is in.", "command",
+            "accepted", grant={"payload": {"roles": ["steward"]}}, command={"kind": "device.return"},
+            gate=gate)  # fmt: skip
     put("accepted/withdrawal-on-a-disabled-device", "No obstacle stands in the way of withdrawing.", "command",
         "accepted", grant={"payload": {"roles": ["planner"]}}, command={"kind": "agreement.withdraw"},
         gate={"obstacle": "integrity-alarm", "attested": False})  # fmt: skip
@@ -713,6 +717,7 @@ def replays() -> None:
         ("camera-fault", {"obstacle": "camera-fault"}, "camera-fault", "The camera is broken.", False),
         ("integrity-alarm", {"obstacle": "integrity-alarm"}, "integrity-alarm", "The ledger was tampered with.", False),
         ("ledger-unwritable", {"obstacle": "ledger-unwritable"}, "ledger-unwritable", "Nothing can be noted.", False),
+        ("after-the-return", {"returned": 1}, "returned", "The device goes back.", False),
     ):  # fmt: skip
         command(f"state/{name}", about, expect, gate=gate, spends_nonce=spends)
     for name, payload, expect, about in (
@@ -732,6 +737,20 @@ def replays() -> None:
          "Two ends of the tunnel."),
     ):  # fmt: skip
         command(f"state/{name}", about, expect, payload=payload, spends_nonce=True)
+    for kind, role in (("check.challenge", "operator"), ("agreement.put", "planner"), ("setup.enter", "steward"),
+                       ("tunnel.put", "steward")):  # fmt: skip
+        put(f"state/{kind}-after-the-return", "The device goes back: no command but one that closes is obeyed.",
+            "command", "returned", grant={"payload": {"roles": [role]}}, command={"kind": kind},
+            gate={"returned": 1})  # fmt: skip
+    steward = {"payload": {"roles": ["steward"]}}
+    for name, expect, payload, grant, gate in (
+        ("older-order", "stale-version", {"version": 2}, steward, {"returned": 3}),
+        ("same-version-with-another-nonce", "stale-version", {"version": 3}, steward, {"returned": 3}),
+        ("of-an-earlier-installation", "wrong-device", {"aud": "gw-a/1"}, steward, {}),
+        ("by-an-operator", "wrong-role", {}, {}, {}),
+    ):
+        put(f"state/device.return-{name}", "An order to return that does not count here.", "command", expect,
+            grant=grant, command={"kind": "device.return", "payload": payload}, gate=gate)  # fmt: skip
     for kind in ("check.lease", "check.verdict"):
         command(f"state/{kind}-of-no-check", "No check runs.", "not-agreed", kind=kind)
         command(f"state/{kind}-of-another-check", "Another check runs.", "not-agreed", kind=kind,
