@@ -33,6 +33,9 @@ const STANDINGS = {
   other: () => t("it holds another one"),
 };
 
+/** The homes that are ticked. */
+export const chosenHomes = () => [...chosen];
+
 const shown = () => {
   const words = byId("plan-search").value.trim().toLowerCase();
   const fits = FILTERS[byId("plan-filter").value];
@@ -140,7 +143,7 @@ function bulkProblem(text) {
 }
 
 /** A request of many: one too many in a second is said again a second later. */
-async function patiently(ask) {
+export async function patiently(ask) {
   for (let tries = 0; ; tries += 1) {
     try {
       return await ask();
@@ -151,7 +154,7 @@ async function patiently(ask) {
   }
 }
 
-async function forEach(items, work) {
+export async function forEach(items, work) {
   const waiting = [...items];
   const one = async () => { while (waiting.length) await work(waiting.shift()); };
   await Promise.all(Array.from({length: AT_ONCE}, one));

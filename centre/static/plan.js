@@ -3,6 +3,7 @@
 // module knows none of them.
 
 import {command, endDraft, getAgreements, getDrafts, getHome, getMeaning, getPlan, sendTrust} from "./api.js";
+import {beginBroker} from "./broker.js";
 import {byId, complain, desk, fromTemplate, may, say, setText} from "./desk.js";
 import {verify} from "./jws.js";
 import {beginOverview, showOverview} from "./overview.js";
@@ -287,6 +288,7 @@ async function sendTrustToAll() {
 }
 
 export function beginPlan() {
+  beginBroker();
   beginOverview({write: (gateway) => { void edit(gateway); }, reload: showPlan});
   for (const name of ["resident-how", "cohabitant-how"]) beginChoice(name);
   form().addEventListener("input", changed);

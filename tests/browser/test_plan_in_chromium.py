@@ -1,6 +1,7 @@
 """All homes' agreements at a glance, and one change for several of them, in a real Chromium: found, ticked, shown as
 what it means, signed one by one by the planner's key, answered by each home for itself; what a home did not confirm is
-sent again. In both languages; axe-core finds nothing.
+sent again. And a steward tells the ticked homes of another address of the broker. In both languages; axe-core finds
+nothing.
 
 Mutations that turn it red: send under the version that the home has; keep what is prepared when a tick changes; pause
 on the ground of an agreement while a newer one is not confirmed (all in overview.js).
@@ -142,6 +143,34 @@ def test_a_planner_sees_all_homes_and_pauses_several_and_sends_again(tmp_path: P
             await expect(page.get_by_test_id("plan-row")).to_have_count(0, timeout=15_000)
             held = {gateway: home.agreement.version for gateway, home in place.homes.items() if home.agreement}
             assert held == {"gw-alder": 2, "gw-birch": 1, "gw-cedar": 3}
+
+            # The broker moves: of the homes that are ticked, each answers for itself.
+            await page.locator("#plan-filter").select_option("all")
+            await page.locator("#broker-box summary").click()
+            await page.get_by_test_id("broker-send").click()
+            await expect(page.get_by_test_id("message")).to_contain_text("Tick the homes")
+            await row["gw-alder"].get_by_role("checkbox").check()
+            await row["gw-birch"].get_by_role("checkbox").check()
+            for name, text in (
+                ("host", "10.90.0.3"),
+                ("port", "8883"),
+                ("name", "broker.example"),
+                ("relay-port", "443"),
+            ):
+                await page.locator(f"#broker-box [name={name}]").fill(text)
+            await page.get_by_test_id("broker-send").click()
+            await expect(page.get_by_test_id("message")).to_contain_text("all four or nothing")
+            await page.locator("#broker-box [name=relay-port]").fill("")
+            place.homes["gw-birch"].trust = TrustStore(9, 9, {}, {})
+            await page.get_by_test_id("broker-send").click()
+            answers = page.get_by_test_id("broker-answers").locator("li")
+            await expect(answers.filter(has_text="gw-alder")).to_contain_text("tries the new address", timeout=15_000)
+            await expect(answers.filter(has_text="gw-birch")).to_have_class("bad", timeout=15_000)
+            (ordered,) = place.homes["gw-alder"].ordered
+            assert (ordered.broker_host, ordered.broker_port, ordered.fallback) == ("10.90.0.3", 8883, None)
+            assert ordered.version > 1_795_000_000
+            assert [home.ordered for name, home in place.homes.items() if name != "gw-alder"] == [[], [], []]
+            await _look(page, shots, "bulk-5-broker-en")
             assert errors == []
             await browser.close()
 

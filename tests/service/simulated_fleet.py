@@ -39,8 +39,10 @@ from gateway.protocol.message import (
     ClockFact,
     Close,
     Closed,
+    ConfigPut,
     DueFact,
     Hello,
+    LinkSettings,
     Message,
     Open,
     Opened,
@@ -72,6 +74,7 @@ class SimulatedHome:
     attempts: list[Attempt] = field(default_factory=list)
     opened: list[tuple[str, int, str]] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
+    ordered: list[LinkSettings] = field(default_factory=list)
     nonces: set[str] = field(default_factory=set)
     running: tuple[str, Open, str, float] | None = None
     paused_until_unix_s: float | None = None
@@ -143,6 +146,9 @@ class SimulatedHome:
                 if self.running is None or self.running[0] != command.check:
                     raise RefusedError(RefusalCode.NOT_AGREED)
                 return [Accepted(self.gateway, command.jti), self._close(command.verdict)]
+            case ConfigPut():
+                self.ordered.append(command.settings)
+                return [Accepted(self.gateway, command.jti, command.settings.version)]
             case Close():
                 return [Accepted(self.gateway, command.jti)]
             case AgreementPut():
