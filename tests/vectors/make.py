@@ -650,7 +650,7 @@ def grants() -> None:
           payload={"homes": [], "groups": ["gw-a"]})  # fmt: skip
     for role in ("planner", "installer", "steward", "release"):
         grant(f"grant/{role}-opens", f"The role {role} opens nothing.", "wrong-role", payload={"roles": [role]})
-    for kind in ("agreement.put", "agreement.withdraw"):
+    for kind in ("agreement.put", "agreement.withdraw", "tunnel.put", "config.put"):
         grant(f"grant/operator-signs-{kind}", f"The role operator may not sign {kind}.", "wrong-role",
               command={"kind": kind})  # fmt: skip
     for role in ("operator", "planner", "steward"):
@@ -738,11 +738,23 @@ def replays() -> None:
     ):  # fmt: skip
         command(f"state/{name}", about, expect, payload=payload, spends_nonce=True)
     for kind, role in (("check.challenge", "operator"), ("agreement.put", "planner"), ("setup.enter", "steward"),
-                       ("tunnel.put", "steward")):  # fmt: skip
+                       ("tunnel.put", "steward"), ("config.put", "steward")):  # fmt: skip
         put(f"state/{kind}-after-the-return", "The device goes back: no command but one that closes is obeyed.",
             "command", "returned", grant={"payload": {"roles": [role]}}, command={"kind": kind},
             gate={"returned": 1})  # fmt: skip
     steward = {"payload": {"roles": ["steward"]}}
+    put("accepted/config.put", "A steward tells of the broker's new address.", "command", "accepted", grant=steward,
+        command={"kind": "config.put"})  # fmt: skip
+    address = {"version": 2, "broker_host": "10.90.0.3", "broker_port": 8883, "broker_name": "broker.example"}
+    for name, change in (
+        ("host-with-a-newline", {"broker_host": "10.90.0.3\n"}),
+        ("host-that-is-an-url", {"broker_host": "mqtts://broker.example"}),
+        ("port-0", {"broker_port": 0}),
+        ("a-ca-of-its-own", {"ca": "-----BEGIN CERTIFICATE-----"}),
+        ("half-a-fallback", {"fallback": {"broker_host": "broker.example", "broker_port": 443}}),
+    ):
+        put(f"payload/config.put-{name}", "Another address is an address, and brings no trust along.", "command",
+            grant=steward, command={"kind": "config.put", "payload": {"settings": address | change}})  # fmt: skip
     for name, expect, payload, grant, gate in (
         ("older-order", "stale-version", {"version": 2}, steward, {"returned": 3}),
         ("same-version-with-another-nonce", "stale-version", {"version": 3}, steward, {"returned": 3}),
