@@ -1,6 +1,9 @@
 """`make image-test`: boots the built image under emulation, and tries on it what docs/image.md promises.
 
-    python -m tests.image_lab [--built DIR] [--signers DIR] [--only NAME[,NAME]] [--cuts N]
+    python -m tests.image_lab --built DIR --signers DIR [--only NAME[,NAME]] [--cuts N] [--from NAME] [--keep NAME]
+
+Without `--only` all shows, one after the other on one card. `--keep` keeps card and centre when all that was asked for
+held; `--from` begins with such a card in the place of a new one.
 
 Exit status 0 when every show holds, 1 when one does not, 2 when this machine can have no lab.
 """
@@ -19,7 +22,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.image_lab import shows
+from tests.image_lab import card, kept, shows
 from tests.image_lab.lab import ImageLab, running
 from tests.net_lab.network import obstacle, seclude
 
@@ -28,6 +31,7 @@ Show = Callable[[ImageLab], Awaitable[None]]
 
 def all_shows(options: argparse.Namespace) -> dict[str, Show]:
     return {
+        **({"again": shows.again} if options.begin else {}),
         "first": shows.prepared if options.prepared else shows.first_boot,
         "armed": shows.armed,
         "check": shows.check,
@@ -44,7 +48,9 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
 BUNDLES = {"update": ("good", None), "panics": ("panics", shows.panics), "unguarded": ("unguarded", shows.unguarded)}
 """What a show installs, and what is changed in it."""
 NEEDED = ("first", "armed")
-"""Before any other show."""
+"""Before any other show, on a new card."""
+PLACE = Path("/run/tillsyn-image-lab")
+"""Where every lab sees its own directory."""
 LEAVE_AS_FOUND = ("check", "walls")
 """What does not hold of these says nothing of the shows that follow."""
 
@@ -55,14 +61,19 @@ async def run(options: argparse.Namespace, names: list[str]) -> int:
     assert task is not None
     # An end that is asked for leaves no process behind.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    directory = Path(tempfile.mkdtemp(prefix="tillsyn-image-lab-", dir=options.scratch))
+    real = Path(tempfile.mkdtemp(prefix="tillsyn-image-lab-", dir=options.scratch))
+    needed = ("again",) if options.begin else NEEDED
     try:
-        async with running(options.built.absolute(), directory) as lab:
+        if options.begin:
+            card.sh("cp", "--archive", "--sparse=always", f"{options.kept / options.begin}/.", str(real))
+        card.sh("mkdir", "-p", str(PLACE))
+        card.sh("mount", "--bind", str(real), str(PLACE))
+        async with running(options.built.absolute(), PLACE, resumed=bool(options.begin)) as lab:
             for name in names:
                 if name in BUNDLES:
                     shows.add_bundle(lab, options.built.absolute(), options.signers.absolute(), *BUNDLES[name])
             for name, show in all_shows(options).items():
-                if name not in names and name not in NEEDED:
+                if name not in names and name not in needed:
                     continue
                 began_s = time.monotonic()
                 try:
@@ -79,11 +90,16 @@ async def run(options: argparse.Namespace, names: list[str]) -> int:
                     continue
                 lab.say(f"{name}: holds ({time.monotonic() - began_s:.0f} s)")
             print("\n".join(["", "image lab:", *(f"  {line}" for line in lab.told)]), flush=True)
+            if options.keep and lab.machine.running():
+                await lab.machine.order("sync")
+        if options.keep and not wrong:
+            kept.put_away(real, options.kept / options.keep)
+            print(f"kept: {options.kept / options.keep}", flush=True)
+        elif wrong:
+            kept.put_away(real, options.kept / "failed")
+            print(f"kept to look at: {options.kept / 'failed'}", flush=True)
     finally:
-        if options.keep:
-            print(f"kept: {directory}", flush=True)
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(real, ignore_errors=True)
     print(f"does not hold: {', '.join(wrong)}" if wrong else "everything holds", flush=True)
     return 1 if wrong else 0
 
@@ -102,9 +118,12 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of shows, with commas; default all")
     parser.add_argument("--cuts", type=int, default=shows.CUTS)
     parser.add_argument("--prepared", action="store_true", help="begin with the second boot, to save time")
-    parser.add_argument("--keep", action="store_true", help="leave the card and the logs where they are")
+    parser.add_argument("--kept", type=Path, default=None, help="where cards are kept; default beside the build")
+    parser.add_argument("--from", dest="begin", default="", help="begin with the card that was kept by this name")
+    parser.add_argument("--keep", default="", help="a name to keep card and centre by, when everything held")
     parser.add_argument("--scratch", type=Path, default=None, help="where 3 GB are free; default the system's")
     options = parser.parse_args()
+    options.kept = options.kept or options.built.absolute().with_name(f"{options.built.name}.kept")
     if (why := obstacle()) is not None:
         print(why, file=sys.stderr)
         return 2
@@ -113,7 +132,10 @@ def main() -> int:
         if shutil.which(program, path=path) is None:
             print(f"{program}: not on this machine; `make image-test` installs what it needs", file=sys.stderr)
             return 2
-    known = list(all_shows(options))
+    known = [name for name in all_shows(options) if name != "again"]
+    if options.begin and not options.only:
+        print("--from: say by --only which shows", file=sys.stderr)
+        return 2
     names = [name for name in options.only.split(",") if name] or known
     if unknown := set(names) - set(known):
         print(f"no such show: {', '.join(sorted(unknown))}. There are: {', '.join(known)}", file=sys.stderr)

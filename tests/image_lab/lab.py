@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.ledger import read_records, verify_directory
+from gateway.ledger import read_records, unclosed_check, verify_directory
 from provisioning import bench_home
+from tests.image_lab import kept
 from tests.image_lab.card import Card, CardError
 from tests.image_lab.enrol import FILM, enrol, new_data_key
 from tests.image_lab.machine import BOOT_LIMIT_S, Machine, disk_of
@@ -159,13 +160,15 @@ class ImageLab:
     # The card, while the machine is off
 
     def ledger(self) -> dict[str, Any]:
-        """The ledger on the card: verified, and its last records."""
+        """The ledger on the card: verified, its last records, and what became of its checks."""
         with tempfile.TemporaryDirectory(dir=self.directory) as folder:
             data = self.machine.card.data(self.key_hex, self.directory / "data.plain")
             place = data.get("/guard/ledger", Path(folder))
             report = verify_directory(place)
-            bodies = [stored.body for stored in read_records(place) if stored.body is not None]
-        return {"records": report.records, "kinds": [f"{body.kind}:{body.why or ''}" for body in bodies[-6:]]}
+            records = list(read_records(place))
+        words = [f"{stored.body.kind}:{stored.body.why or ''}" for stored in records if stored.body is not None]
+        return {"records": report.records, "kinds": words[-6:], "open": unclosed_check(records) is not None,
+                "recovered": words.count("closed:recovered")}  # fmt: skip
 
     def scan(self, *, plant: bool) -> dict[str, Any]:
         """Look for the film in every block of the data partition, in the clear: files, journal, and what was freed."""
@@ -192,29 +195,40 @@ class ImageLab:
 
 
 @asynccontextmanager
-async def running(built: Path, directory: Path) -> AsyncIterator[ImageLab]:
-    """Networks and centre up, a fresh card written. Ends every process it started."""
+async def running(built: Path, directory: Path, *, resumed: bool = False) -> AsyncIterator[ImageLab]:
+    """Networks and centre up, and a fresh card written, or with `resumed` what was kept in `directory`.
+
+    Ends every process it started.
+    """
     network = Network()
     net: Lab | None = None
     machine: Machine | None = None
     forward: asyncio.Server | None = None
+    film = directory / "film.avi"
     try:
         network.build()
-        port = bench_home.free_port()
-        home = bench_home.make(directory / "bench", places=PLACES, http_port=port)
-        net = Lab(home, network, port)
+        if resumed:
+            known = kept.read(directory, build=kept.build_of(built))
+            (directory / kept.FILE).unlink()
+            card = Card(directory / "card.img")
+        else:
+            port = bench_home.free_port()
+            home = bench_home.make(directory / "bench", places=PLACES, http_port=port)
+            known = kept.Kept(home, port, new_data_key(), version=0, build=kept.build_of(built))
+            card = Card.make(built / "disk.img", directory / "card.img", mib=CARD_MIB)
+            make_film(film)
+        net = Lab(known.home, network, known.http_port)
         await net.start_centre()
         unix = directory / "bench" / "front" / "console.sock"
-        forward = await asyncio.start_server(front.to(lambda: asyncio.open_unix_connection(unix)), "127.0.0.1", port)
-        key_hex = new_data_key()
-        card = Card.make(built / "disk.img", directory / "card.img", mib=CARD_MIB)
-        machine = Machine(card, directory, key_hex=key_hex, before=within("home"))
-        film = directory / "film.avi"
-        make_film(film)
+        forward = await asyncio.start_server(
+            front.to(lambda: asyncio.open_unix_connection(unix)), "127.0.0.1", known.http_port
+        )
+        machine = Machine(card, directory, key_hex=known.key_hex, before=within("home"))
         machine.disks = [disk_of(film, directory / "film.disk")]
-        lab = ImageLab(directory, net, machine, key_hex, film, film.stat().st_size)
+        lab = ImageLab(directory, net, machine, known.key_hex, film, film.stat().st_size, known.version)
         await lab.start_operator()
         yield lab
+        kept.write(kept.Kept(known.home, known.http_port, known.key_hex, lab.version, known.build), directory)
     finally:
         if machine is not None:
             await machine.cut()

@@ -16,8 +16,8 @@ from centre.operator import OPEN_STATUSES, Look, Operator
 from gateway.core.error import TransientError
 from gateway.protocol.message import Verdict
 
-WARM_S = 12.0
-"""Emulated, an eye needs this long to have its libraries; a challenge starts it and holds for longer."""
+WARM_S = 20.0
+"""Emulated, an eye needs this long to have its libraries; a challenge starts it and holds for 30 s."""
 WATCH_S = 4.0
 
 

@@ -9,6 +9,7 @@ Mutations tried, each turns a test here red:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -17,9 +18,12 @@ import pytest
 
 from gateway.config import EyeConfig
 from gateway.update.slot import PARTITION, Slot, render_autoboot
+from provisioning import bench_home
 from provisioning.image import archive, build, commands, profile
+from tests.image_lab import kept
 from tests.image_lab.card import Card, CardError
 from tests.image_lab.machine import SHELL_UNIT
+from tests.net_lab.lab import PLACES
 
 TREE = Path(__file__).parents[2]
 
@@ -103,3 +107,22 @@ def test_only_the_developers_image_has_a_shell():
         if path.is_file() and re.search(r"^ExecStart=\S*/(ba|da)?sh( |$)", path.read_text(), re.MULTILINE)
     }
     assert shells == {("image-build", "variant", "developer")}
+
+
+def test_a_kept_lab_begins_with_the_same_keys_and_on_its_own_build_only(tmp_path):
+    # Mutations: leave a key out of `kept.KEYS`; `read` without its comparison of builds.
+    home = bench_home.make(tmp_path / "bench", places=PLACES, http_port=1)
+    kept.write(kept.Kept(home, 1, "00" * 32, version=3, build="this"), tmp_path)
+    assert (tmp_path / kept.FILE).stat().st_mode & 0o777 == 0o600
+    again = kept.read(tmp_path, build="this")
+    assert (again.http_port, again.key_hex, again.version) == (1, "00" * 32, 3)
+    for name in kept.KEYS:
+        assert getattr(again.home, name).to_pem() == getattr(home, name).to_pem()
+    assert again.home.authority.pem() == home.authority.pem()
+    assert again.home.authority.key.private_numbers() == home.authority.key.private_numbers()
+    plain = [f for f in dataclasses.fields(home) if f.name not in (*kept.KEYS, "authority")]
+    assert all(getattr(again.home, each.name) == getattr(home, each.name) for each in plain)
+    with pytest.raises(CardError, match="another build"):
+        kept.read(tmp_path, build="that")
+    with pytest.raises(CardError, match="no lab was kept"):
+        kept.read(tmp_path / "elsewhere", build="this")
