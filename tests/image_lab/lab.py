@@ -209,7 +209,8 @@ async def running(built: Path, directory: Path, *, resumed: bool = False) -> Asy
         network.build()
         if resumed:
             known = kept.read(directory, build=kept.build_of(built))
-            (directory / kept.FILE).unlink()
+            for path in (directory / kept.FILE, *directory.glob("console-*.txt")):
+                path.unlink()
             card = Card(directory / "card.img")
         else:
             port = bench_home.free_port()
