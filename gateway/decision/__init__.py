@@ -3,6 +3,7 @@
 from gateway.decision.gate import (
     AllowSetup,
     CloseCheck,
+    EraseDevice,
     Gate,
     GiveVerdict,
     Identity,
@@ -23,6 +24,7 @@ from gateway.decision.gate import (
 __all__ = [
     "AllowSetup",
     "CloseCheck",
+    "EraseDevice",
     "Gate",
     "GiveVerdict",
     "Identity",

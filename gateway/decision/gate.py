@@ -54,6 +54,7 @@ from gateway.protocol.message import (
     Challenge,
     Close,
     ConfigPut,
+    DeviceErase,
     DeviceReturn,
     Lease,
     LinkSettings,
@@ -82,6 +83,8 @@ REFUSED_FOR_GOOD: Final = frozenset(
 )
 """Refusals that the same bytes get again as long as trust is the same: a flood of copies costs a hash each."""
 MAX_REMEMBERED: Final = 256
+AFTER_RETURN: Final = (Close, AgreementWithdraw, DeviceReturn, DeviceErase)
+"""What is still obeyed on a device that goes back."""
 NOT_TONIGHT_S: Final = 12 * 3600.0
 """How long a pause lasts that was made while the clock knew no time, from when it knows it again."""
 SETUP_CONSENT_S: Final = 12 * 3600.0
@@ -231,6 +234,16 @@ class TakeReturn:
 
 
 @dataclass(frozen=True, slots=True)
+class EraseDevice:
+    """A second person wants the returned device erased. Whether `code` is what it shows is the guard's to see."""
+
+    re: str
+    who: str
+    role: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOffer:
     """Persist and record `stored` if it is new, then hand it to upkeep; the newest may be asked about again."""
 
@@ -256,6 +269,7 @@ Order = (
     | Withdraw
     | AllowSetup
     | TakeReturn
+    | EraseDevice
 )
 
 
@@ -337,7 +351,7 @@ class Gate:
             cache=self._grants,
         )
         try:
-            if self.returned is not None and not isinstance(verified.command, Close | AgreementWithdraw | DeviceReturn):
+            if self.returned is not None and not isinstance(verified.command, AFTER_RETURN):
                 raise RefusedError(RefusalCode.RETURNED)
             return self._decide(verified, now_s)
         except RefusedError as refused:
@@ -375,8 +389,8 @@ class Gate:
                 )
             case SetupEnter(jti=jti, at=at):
                 return AllowSetup(jti, verified.who, verified.role, self._setup_until(at, now_s))
-            case DeviceReturn():
-                return self._return(verified.command, verified)
+            case DeviceReturn() | DeviceErase() as command:
+                return self._return(command, verified)
             case AgreementWithdraw(jti=jti):
                 return Withdraw(jti, verified.who, verified.role)
 
@@ -549,9 +563,17 @@ class Gate:
             raise RefusedError(RefusalCode.STALE_VERSION)
         return agreement
 
-    def _return(self, command: DeviceReturn, verified: VerifiedCommand) -> TakeReturn:
+    def _return(self, command: DeviceReturn | DeviceErase, verified: VerifiedCommand) -> TakeReturn | EraseDevice:
         """The same order again is answered as before: its short code must not change under who compares it."""
         known = self.returned
+        if isinstance(command, DeviceErase):
+            if known is None:
+                raise RefusedError(RefusalCode.NOT_AGREED, "nobody has ordered this device back")
+            if known.version != command.version or known.nonce is None:
+                raise RefusedError(RefusalCode.STALE_VERSION, "another order is in force")
+            if verified.who == known.who or verified.kid == known.kid:
+                raise RefusedError(RefusalCode.WRONG_ROLE, "who ordered it back can't be the second person")
+            return EraseDevice(command.jti, verified.who, verified.role, command.code)
         if known is not None and (known.version, known.nonce) == (command.version, command.nonce):
             return TakeReturn(command.jti, verified.role, known, is_new=False)
         if known is not None and command.version <= known.version:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.ipc.frame import Beat, CheckId, Code, Frame, MediaOpened
-from gateway.protocol.message import GatewayId, Id, IPv4, Nonce, ProtocolLine, Sdp, TunnelSettings
+from gateway.protocol.message import GatewayId, Id, IPv4, Nonce, ProtocolLine, ReturnCode, Sdp, TunnelSettings
 from gateway.protocol.tunnel_key import TunnelKey
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -132,6 +132,8 @@ class Standing(Frame, frozen=True):
     """A steward has consented that it is entered once more."""
     is_acted: bool = False
     """Somebody did the physical act a short while ago."""
+    return_code: ReturnCode | None = None
+    """This device goes back, and somebody holds it: what is to be compared with the centre."""
     gateway: GatewayId | None = None
     install_epoch: int | None = None
     clock: Code = "floor"

@@ -37,6 +37,7 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 BundleUrl = Annotated[
     str, Meta(pattern=r"^https://[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?/[A-Za-z0-9._~/-]{1,300}\Z")
 ]
+ReturnCode = Annotated[str, Meta(pattern=r"^[0-9]{6}\Z")]
 Ring = Literal["lab", "one-percent", "ten-percent", "half", "all"]
 """Who gets a release first; each ring holds those before it."""
 
@@ -270,6 +271,18 @@ class DeviceReturn(Message, frozen=True):
     """The centre's part of the short code."""
 
 
+class DeviceErase(Message, frozen=True):
+    """A second person, who holds the device's label and compared the short code: erase it, and be nobody's."""
+
+    KIND: ClassVar[str] = "device.erase"
+    aud: Audience
+    jti: Id
+    version: Version
+    """The order's."""
+    code: ReturnCode
+    """As it was read at the device."""
+
+
 class TimeStatement(Message, frozen=True):
     """The centre's clock, bound to the device's nonce."""
 
@@ -395,6 +408,23 @@ class Returning(Message, frozen=True):
     ledger_size: Annotated[int, Meta(ge=0)]
 
 
+class DeviceReturned(Message, frozen=True):
+    """The device's last word, signed before its key is erased: who ordered it, who confirmed, what is witnessed."""
+
+    KIND: ClassVar[str] = "device.returned"
+    gateway: GatewayId
+    install_epoch: Annotated[int, Meta(ge=1, le=999_999_999)]
+    version: Version
+    who: Id
+    second: Id
+    ledger_size: Annotated[int, Meta(ge=0)]
+    time_lo: UnixSeconds
+    time_hi: UnixSeconds | None = None
+    cosigned_size: Annotated[int, Meta(ge=0)] | None = None
+    cosigned_root: Sha256 | None = None
+    """Of the newest checkpoint that the witness cosigned, in hex."""
+
+
 class Refused(Message, frozen=True):
     KIND: ClassVar[str] = "refused"
     gateway: GatewayId
@@ -507,9 +537,9 @@ KINDS: dict[str, type[Message]] = {
     kind.KIND: kind
     for kind in (
         Grant, Challenge, Open, Lease, VerdictGiven, Close, AgreementPut, AgreementWithdraw, TrustPut, TimeStatement,
-        TimeAsk, TunnelPut, ConfigPut, SetupEnter, DeviceReturn, UpdateOffer,
+        TimeAsk, TunnelPut, ConfigPut, SetupEnter, DeviceReturn, DeviceErase, UpdateOffer,
         Challenged, Opened, Signal, Closed, MissedCheck, Accepted, Returning, Refused, Hello, Health, LogLines,
-        InstallationProtocol, UpdateReport,
+        InstallationProtocol, UpdateReport, DeviceReturned,
     )
 }  # fmt: skip
 make_ready(*KINDS.values())
@@ -526,6 +556,7 @@ Command = (
     | ConfigPut
     | SetupEnter
     | DeviceReturn
+    | DeviceErase
 )
 """What a granted person may sign."""
 
@@ -541,6 +572,7 @@ ROLE_FOR: dict[type[Message], frozenset[Role]] = {
     ConfigPut: frozenset({Role.STEWARD}),
     SetupEnter: frozenset({Role.STEWARD}),
     DeviceReturn: frozenset({Role.STEWARD}),
+    DeviceErase: frozenset({Role.STEWARD, Role.INSTALLER}),
 }
 """Which roles may sign what; a kind that is missing here can't be signed by a granted key."""
 

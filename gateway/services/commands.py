@@ -30,6 +30,7 @@ def register(commands: Any) -> None:
         ("upkeep", "install updates and judge them (RAUC over D-Bus; no camera, no broker)"),
         ("park", "turn the camera up, with nothing else running"),
         ("fresh", "answer the installer's wizard while this device belongs to nobody (no network)"),
+        ("erase", "erase a device that was returned, if the guard has marked it; else bring the factory's files back"),
         ("home", "run guard, link and eye of one home in the foreground, as systemd would"),
     ):
         command = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
@@ -124,6 +125,10 @@ def _service(options: argparse.Namespace) -> int:
             from gateway.services import fresh
 
             fresh.main(fresh.read(options.config))
+        case "erase":
+            from gateway.services import erase
+
+            erase.main(erase.read(options.config))
         case "park":
             from gateway.services import park
 

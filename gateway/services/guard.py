@@ -54,7 +54,7 @@ from gateway.services.guard_missed import MissedChecks
 from gateway.services.guard_record import Records
 from gateway.services.guard_reply import Replies
 from gateway.services.guard_report import Reports
-from gateway.services.guard_return import ORDERED, WITHDRAWN_BY_RETURN, ReturnSide, load_return
+from gateway.services.guard_return import ORDERED, WITHDRAWN_BY_RETURN, ReturnSide, StoredOrder, load_return
 from gateway.services.guard_setup import BEGUN, Door, SetupSide, door_of
 from gateway.services.guard_state import (
     Chronicle,
@@ -94,6 +94,7 @@ class Guard:
         door: Door | None = None,
         begun_unix_s: float | None = None,
         config_settled: int = 1,
+        ordered_back: StoredOrder | None = None,
     ) -> None:
         self._core = core
         self._link = link = LinkSide(core)
@@ -106,14 +107,16 @@ class Guard:
         self._tunnel = TunnelSide(core, records, replies)
         self._config = ConfigSide(core, link, records, replies, config_settled)
         self._update = UpdateSide(core, link, records, replies, self._reports, eye, begun_unix_s)
-        self._return = ReturnSide(core, records, replies)
+        self._return = ReturnSide(core, link, records, replies, ordered_back)
         self._commands = Commands(
             core, link, records, replies, self._reports, eye, self._tunnel, self._config, self._update, self._return
         )
         self._missed = MissedChecks(core, link, records)
         self._witness = WitnessSide(core, records, replies)
         self._hands = hands = Hands(core, records, self._commands)
-        self._setup = SetupSide(core, link, records, self._check, door or Door(), hands.resume_after_act)
+        self._setup = SetupSide(core, link, records, self._check, door or Door(), hands.resume_after_act, self._return)
+        self._return.has_acted = self._setup.has_acted
+        self._return.forget_act = self._setup.forget_act
         self._commands.allow_setup = self._setup.allow
         self._hands.on_act = self._setup.act
         self.logs = Logs(core, link)
@@ -194,6 +197,7 @@ class Guard:
                 self._config.hear(got)
             case frame.LinkHealth():
                 self._reports.hear_link(got)
+                self._return.hear_link(got)
             case frame.Logged():
                 self.logs.hear("link", got)
             case frame.OutboxWants(seq):
@@ -221,6 +225,7 @@ class Guard:
             self._update.look(now_s)
             self._missed.look(now_s)
             self._witness.work(now_s)
+            self._return.work(now_s)
             self._time.compare(now_s)
             self._time.ask(now_s)
             self._reports.say_hello(now_s)
@@ -337,7 +342,13 @@ def assemble(
     )
     core = Core(config, gate, chronicle, load_device_key(Path(config.device_key)), mount, lamp, now)
     return Guard(
-        core, inputs, read_power, door=door, begun_unix_s=past.begun_unix_s, config_settled=past.versions.config_settled
+        core,
+        inputs,
+        read_power,
+        door=door,
+        begun_unix_s=past.begun_unix_s,
+        config_settled=past.versions.config_settled,
+        ordered_back=order,
     )
 
 

@@ -14,6 +14,7 @@ from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.decision import (
     AllowSetup,
     CloseCheck,
+    EraseDevice,
     GiveVerdict,
     IssueChallenge,
     OpenCheck,
@@ -98,6 +99,8 @@ class Commands:
                 self.replies.reply(Accepted(self.core.config.gateway, re), correlation)
             case TakeReturn():
                 self.returning.take(order, correlation)
+            case EraseDevice():
+                self.returning.erase(order, correlation)
             case TakeOffer():
                 self.update.take(order, correlation)
             case Withdraw(re, who, role):

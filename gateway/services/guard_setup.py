@@ -25,7 +25,7 @@ from gateway.check import machine
 from gateway.check.machine import Facts, Why
 from gateway.core.error import ConfigError, LedgerUnwritableError
 from gateway.core.refusal import RefusalCode, RefusedError
-from gateway.decision import AllowSetup
+from gateway.decision import AllowSetup, EraseDevice
 from gateway.ipc import frame, setup
 from gateway.ipc.channel import Channel, ChannelLostError
 from gateway.ledger import RecordKind, StoredRecord
@@ -38,6 +38,7 @@ from gateway.services.guard_check import CheckRun
 from gateway.services.guard_core import Core, OpenPreview, Pending, close_fds
 from gateway.services.guard_link import LinkSide
 from gateway.services.guard_record import Records
+from gateway.services.guard_return import ReturnSide
 from gateway.services.mount_parts import AIM_FILE
 
 LOG = logging.getLogger("tillsyn.guard")
@@ -119,6 +120,7 @@ class SetupSide:
     check: CheckRun
     door: Door
     on_entered: Callable[[], None]
+    returning: ReturnSide
     random_bytes: Callable[[int], bytes] = os.urandom
     _channel: Channel[setup.ToGuardFromSetup] | None = None
     _seen: tuple[str, int, float] | None = None
@@ -194,14 +196,17 @@ class SetupSide:
         self._enter_if_both()
         return was_awaited
 
+    def forget_act(self) -> None:
+        self._acted_s = None
+
     def _is_allowed(self) -> bool:
         return self.door.is_allowed and self._lo_unix_s() < self.door.allowed_until_unix_s
 
-    def _has_acted(self) -> bool:
+    def has_acted(self) -> bool:
         return self._acted_s is not None and self.core.now() - self._acted_s <= ACT_S
 
     def _enter_if_both(self) -> None:
-        if self.is_open or not self._is_allowed() or not self._has_acted() or self.core.gate.returned is not None:
+        if self.is_open or not self._is_allowed() or not self.has_acted() or self.core.gate.returned is not None:
             return
         if self.core.gate.obstacle is not None:
             raise RefusedError(self.core.gate.obstacle)
@@ -275,9 +280,13 @@ class SetupSide:
 
     def _hear_consent(self, untrusted: bytes) -> None:
         order = self.core.gate.receive(untrusted, now_s=self.core.now())
-        if not isinstance(order, AllowSetup):
-            raise RefusedError(RefusalCode.WRONG_ROLE, "a command that is no consent to set-up")
-        self.allow(order)
+        match order:
+            case AllowSetup():
+                self.allow(order)
+            case EraseDevice():
+                self.returning.erase(order, b"")
+            case _:
+                raise RefusedError(RefusalCode.WRONG_ROLE, "a command that is no consent to set-up")
 
     def _obey_in_preview(self, got: setup.RenewPreview | setup.EndPreview | setup.Nudge | setup.SaveAim) -> None:
         if isinstance(got, setup.EndPreview):
@@ -303,7 +312,8 @@ class SetupSide:
             is_open=self.is_open,
             entered=self.door.entered,
             is_allowed=self._is_allowed(),
-            is_acted=self._has_acted(),
+            is_acted=self.has_acted(),
+            return_code=self.returning.code,
             gateway=core.config.gateway,
             install_epoch=core.config.install_epoch,
             clock=core.gate.clock.state(core.now()).value,

@@ -56,6 +56,7 @@ from gateway.protocol.message import (
     Close,
     Closed,
     Confirmation,
+    DeviceReturned,
     Grant,
     Lease,
     LinkSettings,
@@ -96,7 +97,8 @@ DECODERS = {
     "upkeep": msgspec.msgpack.Decoder(frame.ToUpkeep),
 }
 REPLIES: dict[str, type[Message]] = {
-    kind.KIND: kind for kind in (Accepted, Refused, Returning, Challenged, Opened, Closed, MissedCheck, TimeAsk)
+    kind.KIND: kind
+    for kind in (Accepted, Refused, Returning, DeviceReturned, Challenged, Opened, Closed, MissedCheck, TimeAsk)
 }
 
 
@@ -583,6 +585,7 @@ class World:
         self.base_unix_s = base.timestamp()
         self.directory = Path(tempfile.mkdtemp(prefix="tg", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         self.body = Body()
+        self.last_words: list[DeviceReturned] = []
         self.judge = Judge(self)
         self.faults: list[BaseException] = []
         self.guard: service.Guard | None = None
@@ -929,6 +932,8 @@ class World:
             self.missed.append(message)
         else:
             self.replies[correlation] = message
+            if isinstance(message, DeviceReturned):
+                self.last_words.append(message)
 
     def cosign(self, note: bytes | None = None, *, by: Cosigner | None = None, unix_s: float | None = None) -> bytes:
         """The witness answers a checkpoint, by default the newest that there is; the note as it went out."""

@@ -139,6 +139,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         },
     },
     "setup.enter": {"aud": AUDIENCE, "jti": "j-1", "at": 1_764_000_000.0},
+    "device.erase": {"aud": AUDIENCE, "jti": "j-1", "version": 1, "code": "012345"},
     "device.return": {"aud": AUDIENCE, "jti": "j-1", "version": 1, "nonce": "A" * 22},
     "trust.put": {"version": 2, "epoch": EPOCH, "roots": ["${jwk:root}"], "issuers": ["${jwk:issuer}"]},
     "time": {"gateway": GATEWAY, "nonce": "${asked}", "unix_s": "${now}", "radius_s": 1.0},

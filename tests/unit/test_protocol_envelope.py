@@ -266,6 +266,7 @@ def test_kinds_are_unique_and_every_command_has_its_roles():
     of_a_check = {"check.challenge", "check.open", "check.lease", "check.verdict", "check.close"}
     commands = {kind.KIND for kind in ROLE_FOR}
     of_the_state = {"agreement.put", "agreement.withdraw", "tunnel.put", "config.put", "setup.enter", "device.return"}
+    of_the_state |= {"device.erase"}
     assert commands == of_a_check | of_the_state
     assert all(roles for roles in ROLE_FOR.values())
     # The centre's issuing key and the root sign these; no person ever does.

@@ -73,6 +73,7 @@ NEEDED = {
     "tunnel.put": {"aud", "jti", "settings"},
     "config.put": {"aud", "jti", "settings"},
     "setup.enter": {"aud", "jti", "at"},
+    "device.erase": {"aud", "jti", "version", "code"},
     "device.return": {"aud", "jti", "version", "nonce"},
     "agreement.put": {"aud", "jti", "agreement"},
     "trust.put": {"version", "epoch", "roots", "issuers"},
