@@ -217,10 +217,15 @@ def read(path: Path) -> EraseConfig:
     return config
 
 
-def main(config: EraseConfig) -> None:
+def run(config: EraseConfig, disk: RemovingDisk, volume: VolumePort | None) -> None:
     """Erase what is marked; else bring back what was carried aside. Raises ConfigError, IntegrityError, OSError."""
     if is_wanted(config):
         LOG.warning("this device was returned: everything on it is erased")
-        erase(config, RemovingDisk(), None if config.volume is None else CryptsetupVolume(Path(config.volume.device)))
+        erase(config, disk, volume)
     elif config.volume is not None:
-        restore(config.volume, RemovingDisk())
+        restore(config.volume, disk)
+
+
+def main(config: EraseConfig) -> None:
+    """One start's part. Raises as `run` does."""
+    run(config, RemovingDisk(), None if config.volume is None else CryptsetupVolume(Path(config.volume.device)))

@@ -7,7 +7,7 @@ rules of the units and of take-place: an armed home is never among it.
 Mutations, each tried and red: `begun` not written; written after `arming`; removed before the trees; `arming` after
 `files` and `trees`; the guard's own guard.toml out of `arming`; `_empty` without its inner call; `_overwrite` left out;
 `carry_aside` after `mark_unmade`, and left out; `erase_keys` before `mark_unmade`; the carry removed before the
-factory's files are back; `restore` without the mode; InvalidTag taken for "nothing there"; a link followed in `_empty`.
+factory's files are back; `restore` without the mode; InvalidTag taken for "nothing there"; a link followed in `_empty`; `is_wanted` out of `run`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from gateway.core.error import ConfigError, IntegrityError
-from gateway.services.erase import EraseConfig, RemovingDisk, VolumeConfig, erase, is_wanted, read, restore
+from gateway.services.erase import EraseConfig, RemovingDisk, VolumeConfig, is_wanted, read, run
 from tests.fakes.volume import FakeVolume
 
 PLANTED = b"MARKER-of-the-resident"
@@ -116,12 +116,7 @@ class Device:
             self.volume = FakeVolume()
         assert self.volume.opens, "a partition that was made and can't be opened is never touched: the device is dead"
         self.volume.cut = disk.change
-        if is_wanted(self.config):
-            erase(self.config, disk, self.volume if self.with_volume else None)
-            if self.with_volume:
-                return set()  # restarts
-        elif self.config.volume is not None:
-            restore(self.config.volume, disk)
+        run(self.config, disk, self.volume if self.with_volume else None)
         return self.starts()
 
     def starts(self) -> set[str]:
