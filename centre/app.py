@@ -23,7 +23,7 @@ from starlette.templating import Jinja2Templates
 
 from centre import oidc, passkey
 from centre.answer import TooLargeError, answer, body_of, error
-from centre.api import checks, endpoint, fleet, handovers, openapi, operation, people, plan
+from centre.api import checks, endpoint, fleet, handovers, openapi, operation, people, plan, returns
 from centre.boundary import Boundary
 from centre.est import Desk, enrolment_routes
 from centre.login import LoginRefusedError, by_token
@@ -40,6 +40,7 @@ ENDPOINTS: Final = (
     *people.ENDPOINTS,
     *operation.ENDPOINTS,
     *fleet.ENDPOINTS,
+    *returns.ENDPOINTS,
 )
 OIDC_COOKIE: Final = "tillsyn_oidc"
 _LANGUAGE_LIFE_S: Final = 365 * 24 * 3600

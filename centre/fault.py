@@ -33,6 +33,8 @@ LASTS_S: Final = 300.0
 """A fault that is over sooner takes no check from the operators."""
 CONSENT_S: Final = 30 * 86_400.0
 """How long before a consent or an agreement ends somebody is told: time to ask the resident again."""
+RETURN_S: Final = 24 * 3600.0
+"""How long a device may be closed at the centre without its own word that it was erased."""
 URGENCY: Final[Mapping[str, Literal["now", "day"]]] = {
     "home-silent": "now",
     "home-disabled": "now",
@@ -47,6 +49,7 @@ URGENCY: Final[Mapping[str, Literal["now", "day"]]] = {
     "never-heard": "day",
     "consent-ends": "day",
     "delivery-failed": "now",
+    "return-unconfirmed": "day",
 }
 _OBSTACLES: Final = frozenset(
     {"camera-fault", "mount-fault", "not-parked", "ledger-unwritable", "integrity-alarm", "low-power"}
@@ -94,8 +97,11 @@ def look(
     disabled = store.disabled(state.installations)
     ending = _consent_ends(state, now_unix_s)
     stuck = store.stuck_gateways(tries=STUCK_TRIES)
+    returned = store.returned(state.installations)
     found = {
-        gateway: faults_of(
+        gateway: _of_returned(returned[gateway], now_unix_s=now_unix_s)
+        if gateway in returned
+        else faults_of(
             known[gateway],
             is_disabled=gateway in disabled,
             awake_unix_s=awake_unix_s,
@@ -131,6 +137,12 @@ def look(
             if handover is not None:
                 begun.append((handover, gateway))
     return new, begun
+
+
+def _of_returned(row: Mapping[str, Any], *, now_unix_s: float) -> frozenset[str]:
+    """A device that goes back may be silent, and dark: only that it never said its last word is a fault."""
+    is_late = row["closed_unix_s"] is not None and now_unix_s - row["closed_unix_s"] > RETURN_S
+    return frozenset({"return-unconfirmed"}) if is_late and row["statement_jws"] is None else frozenset()
 
 
 def _consent_ends(state: CentreState, now_unix_s: float) -> set[str]:

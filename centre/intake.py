@@ -35,6 +35,7 @@ from gateway.protocol.message import (
     Accepted,
     Challenged,
     Closed,
+    DeviceReturned,
     Health,
     Hello,
     Id,
@@ -220,7 +221,17 @@ class Intake:
 
     async def _take_reply(self, home: Home, incoming: Incoming) -> None:
         kind = KINDS[split(incoming.payload).kind]
-        if kind not in (Challenged, Opened, Closed, MissedCheck, Accepted, Refused, Returning, UpdateReport):
+        if kind not in (
+            Challenged,
+            Opened,
+            Closed,
+            MissedCheck,
+            Accepted,
+            Refused,
+            Returning,
+            DeviceReturned,
+            UpdateReport,
+        ):
             raise RefusedError(RefusalCode.MALFORMED, "not a reply")
         message = verify(incoming.payload, {home.device_key.kid: home.device_key}, kind)
         match message:
@@ -233,6 +244,9 @@ class Intake:
             case UpdateReport():
                 self._demand_own(home, message.gateway)
                 await self._take_update(home, message)
+            case DeviceReturned():
+                self._demand_own(home, message.gateway)
+                await self._take_last_word(home, message, incoming.payload)
             case Challenged() | Opened() | Accepted() | Refused() | Returning():
                 self._demand_own(home, message.gateway)
                 await self._take_answer(home, message, incoming)
@@ -267,6 +281,17 @@ class Intake:
             await self._count(home.gateway, "update-stale")
         elif is_new and report.phase != "downloading":
             state.events.send("update", {"gateway": home.gateway, "phase": report.phase, "why": report.why})
+
+    async def _take_last_word(self, home: Home, said: DeviceReturned, jws: bytes) -> None:
+        state = self._state
+        if said.install_epoch != home.install_epoch:
+            raise RefusedError(RefusalCode.WRONG_DEVICE, "another installation")
+        is_new = await asyncio.to_thread(
+            state.store.attest_return, said, jws=jws.decode("ascii"), now_unix_s=state.clock()
+        )
+        if is_new:
+            _log.info("%s: has said its last word and is erased", home.gateway)
+            state.events.send("home", {"gateway": home.gateway})
 
     async def _take_signal(self, home: Home, payload: bytes) -> None:
         """Who looks has it from the home itself, faster; this one is for everybody else's list."""
@@ -311,6 +336,9 @@ class Intake:
         if is_first and message.re.startswith("offer-"):
             code = message.code if isinstance(message, Refused) else None
             await asyncio.to_thread(store.note_offer_answer, home.gateway, message.re, code, now_unix_s=now_unix_s)
+        if is_first and isinstance(message, Returning):
+            await asyncio.to_thread(store.answer_return, message, now_unix_s=now_unix_s)
+            state.events.send("home", {"gateway": home.gateway})
         if is_first and isinstance(message, Challenged):
             await asyncio.to_thread(store.take_challenged, message, now_unix_s=now_unix_s)
             state.events.send("home", {"gateway": home.gateway})

@@ -275,10 +275,12 @@ def look(store: Store, homes: Mapping[str, int], *, now_unix_s: float) -> list[B
     where it stopped, so no occasion is left out.
     """
     judged = store.judged()
+    # Of a device that goes back nothing is expected any more, and its silence is nobody's hand-over.
+    returned = store.returned(homes)
     waiting = {
         gateway: install_epoch
         for gateway, install_epoch in homes.items()
-        if judged.get((gateway, install_epoch), (0.0, 0.0))[1] <= now_unix_s
+        if gateway not in returned and judged.get((gateway, install_epoch), (0.0, 0.0))[1] <= now_unix_s
     }
     if not waiting:
         return []

@@ -419,6 +419,23 @@ class RolloutFacts(Answer, frozen=True):
     rings: list[RingFacts]
 
 
+class ReturnFacts(Answer, frozen=True):
+    """`code` is what the device shows too, while it waits; `statement` is its last word, signed."""
+
+    gateway: str
+    install_epoch: int
+    version: int
+    ordered_by: str | None
+    ordered_unix_s: float | None
+    code: str | None
+    second: str | None
+    statement: str | None
+    attested_unix_s: float | None
+    closed_by: str | None
+    closed_why: str | None
+    closed_unix_s: float | None
+
+
 class ExecutionFacts(Answer, frozen=True):
     gateway: str
     ring: int

@@ -345,6 +345,17 @@ async def command(call: Call) -> Response:
     if refusal is not None:
         return refusal
     jti = str(cast(Any, message).jti)
+    if isinstance(message, DeviceReturn):
+        kid = split(call.body.split(b"~")[1]).kid
+        await asyncio.to_thread(
+            state.store.put_return_order,
+            one.gateway,
+            one.install_epoch,
+            message,
+            who=call.who,
+            kid=kid,
+            now_unix_s=state.clock(),
+        )
     return await forward(
         state,
         one,

@@ -249,6 +249,7 @@ const FAULTS = {
   "no-agreement": [t("No agreement is in force."), t("A planner writes one under Agreements.")],
   "consent-ends": [t("Consent or agreement ends within a month"), t("A planner asks the resident again, by day, and writes the new date under Agreements.")],
   "delivery-failed": [t("Home care could not be told of a hand-over"), t("Call them now. Sending is tried again by itself.")],
+  "return-unconfirmed": [t("A device was closed without its own word that it was erased"), t("Find it, or make sure that its card is destroyed. Its protocol is under Returns in the API.")],
   "never-heard": [t("The home has never reported"), t("It is registered and not installed yet; or its certificate is another's.")],
 };
 export const fault = (code) => FAULTS[code]?.[0] ?? code;

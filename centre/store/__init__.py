@@ -17,6 +17,7 @@ from centre.store.ledger import LedgerRow, LedgerRows, Witnessing
 from centre.store.occasion import LONGEST_WINDOW_S, OccasionRows
 from centre.store.operation import OperationRows
 from centre.store.person import PersonRows
+from centre.store.returning import ReturnRows
 from centre.store.signal import SignalRows
 from centre.store.table import HANDOVERS, METADATA
 
@@ -49,5 +50,6 @@ class Store(
     SignalRows,
     OperationRows,
     FleetRows,
+    ReturnRows,
 ):
     """Everything that the centre remembers."""

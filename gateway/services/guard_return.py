@@ -32,7 +32,7 @@ from gateway.ipc import frame
 from gateway.ledger import RecordKind
 from gateway.ledger.disk import Disk, replace_durably
 from gateway.protocol.envelope import sign
-from gateway.protocol.message import DeviceReturned, Returning
+from gateway.protocol.message import Accepted, DeviceReturned, Returning
 from gateway.protocol.return_code import return_code
 from gateway.protocol.topic import Branch
 from gateway.services.guard_core import Core
@@ -209,9 +209,10 @@ class ReturnSide:
             except OSError as exc:
                 raise RefusedError(RefusalCode.LEDGER_UNWRITABLE, str(exc)) from exc
             LOG.warning("this device is erased as soon as the centre has its last word")
-        self._say_last_word(correlation)
+        self._say_last_word()
+        self.replies.reply(Accepted(self.core.config.gateway, order.re, stored.version), correlation)
 
-    def _say_last_word(self, correlation: bytes = b"") -> None:
+    def _say_last_word(self) -> None:
         core, stored = self.core, self.stored
         assert stored is not None
         assert stored.second is not None
@@ -227,8 +228,6 @@ class ReturnSide:
             statement = sign(self._statement(stored, stored.second), core.device_key)
             # Before the checkpoint, and in the same order out of the outbox: who cosigns that one has this one.
             self.link.publish(Branch.REPLY, statement, evidential=True)
-            if correlation:
-                self.link.publish(Branch.REPLY, statement, correlation=correlation)
             if not self._said:
                 self.records.checkpoint()
                 self._covers = core.chronicle.size

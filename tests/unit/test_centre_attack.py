@@ -93,6 +93,7 @@ BODIES: dict[str, Any] = {
     "claim": {"line": "night-1", "occasion": DUE.occasion},
     "release": {"line": "night-1", "occasion": DUE.occasion},
     "fault.take": {"code": "home-silent"},
+    "return.close": {"why": "lost"},
     "handover.done": {"outcome": "visited"},
     "plan.meaning": {"agreement": {}},
     "draft.put": {"agreement": {}},

@@ -5,9 +5,9 @@ and then once more while the next start goes on. After each cut `starts` says wh
 rules of the units and of take-place: an armed home is never among it.
 
 Mutations, each tried and red: `begun` not written; written after `arming`; removed before the trees; `arming` after
-`files` and `trees`; the guard's own guard.toml out of `arming`; `_empty` without its inner call; `_overwrite` left out;
-`carry_aside` after `mark_unmade`, and left out; `erase_keys` before `mark_unmade`; the carry removed before the
-factory's files are back; `restore` without the mode; InvalidTag taken for "nothing there"; a link followed in `_empty`; `is_wanted` out of `run`.
+`files` and `trees`; `_empty` without its inner call; `_overwrite` left out; `carry_aside` after `mark_unmade`, and left
+out; `erase_keys` before `mark_unmade`; the carry removed before the factory's files are back; `restore` without the
+mode; InvalidTag taken for "nothing there"; a link followed in `_empty`; `is_wanted` out of `run`.
 """
 
 from __future__ import annotations
@@ -137,6 +137,15 @@ class Device:
         """The next start begins no home; on a volume that is made anew there is nothing to begin one from."""
         return (self.with_volume and self.volume.is_made_anew) or not {"guard", "link"} & self.starts()
 
+    def is_disarmed(self) -> bool:
+        """No service of a home could start, even if erasing never went on."""
+        return not any(Path(name).exists() for name in self.config.arming)
+
+    def is_whole(self) -> bool:
+        """Nothing but what arms a home was touched."""
+        data, arming = self.root / "data", {Path(name) for name in self.config.arming}
+        return all((data / name).read_bytes() == PLANTED for name in PERSONAL if data / name not in arming)
+
     def is_fresh(self) -> bool:
         data = self.root / "data"
         left = {str(path.relative_to(data)): path for path in data.rglob("*") if path.is_file()}
@@ -173,6 +182,7 @@ def test_after_a_cut_at_any_point_it_goes_on_or_is_factory_fresh_and_never_an_ar
             for _ in range(3):
                 device.start(disk)
         assert device.is_safe(), at
+        assert device.is_disarmed() or device.is_whole(), f"{at}: something is gone of what could still be armed"
         # Cut once more on the way that goes on from there: in the middle of what is left.
         again = CutDisk(at=max(1, (total - at) // 2))
         with contextlib.suppress(PowerCutError):

@@ -20,7 +20,7 @@ from test_guard_return import NONCE, again, code, give_back, obstacle, order
 from test_guard_set_up_again import act, ask, standing
 
 from gateway.ipc import frame, setup
-from gateway.protocol.message import DeviceErase, DeviceReturned, Role
+from gateway.protocol.message import Accepted, DeviceErase, Role
 from gateway.protocol.return_code import return_code
 
 
@@ -78,8 +78,8 @@ def test_the_code_that_the_device_shows_is_the_one_that_the_centre_computes(worl
 
 def test_with_act_code_and_second_person_it_is_erased_after_the_witness_has_all_of_it(world):
     digits = held(world)
-    said = world.deliver(erase(world, digits))
-    assert isinstance(said, DeviceReturned)
+    assert isinstance(world.deliver(erase(world, digits)), Accepted)
+    (said,) = world.last_words
     assert (said.gateway, said.install_epoch, said.version) == (GATEWAY, INSTALL_EPOCH, 1)
     assert (said.who, said.second) == ("st-steward", "in-1")
     assert said.cosigned_size is not None
@@ -136,7 +136,7 @@ def test_the_last_word_goes_out_before_the_checkpoint_that_tells_that_it_arrived
         published(branch, payload, correlation)
 
     world.published = tap
-    assert isinstance(world.deliver(erase(world, digits)), DeviceReturned)
+    assert isinstance(world.deliver(erase(world, digits)), Accepted)
     assert heard.index("word") < heard.index("checkpoint")
 
 
@@ -146,7 +146,7 @@ def test_a_wrong_code_costs_the_act(world):
     assert code(world.deliver(erase(world, wrong))) == "nonce-unknown"
     assert code(world.deliver(erase(world, digits))) == "not-agreed"
     act(world)
-    assert isinstance(world.deliver(erase(world, digits)), DeviceReturned)
+    assert isinstance(world.deliver(erase(world, digits)), Accepted)
 
 
 def test_a_device_that_nobody_ordered_back_is_not_erased(world):
@@ -156,7 +156,7 @@ def test_a_device_that_nobody_ordered_back_is_not_erased(world):
 
 def test_a_cut_after_the_second_persons_word_goes_on_at_the_next_start(world):
     digits = held(world)
-    assert isinstance(world.deliver(erase(world, digits)), DeviceReturned)
+    assert isinstance(world.deliver(erase(world, digits)), Accepted)
     world.last_words.clear()
     again(world)
     assert obstacle(world) == "returned"
@@ -168,11 +168,11 @@ def test_a_cut_after_the_second_persons_word_goes_on_at_the_next_start(world):
 
 def test_once_confirmed_no_further_order_takes_it_back(world):
     digits = held(world)
-    assert isinstance(world.deliver(erase(world, digits)), DeviceReturned)
+    assert isinstance(world.deliver(erase(world, digits)), Accepted)
     assert code(world.deliver(order(world, 9))) == "busy"
     again(world)
     assert code(world.deliver(order(world, 9))) == "busy"
-    assert isinstance(world.deliver(erase(world, digits)), DeviceReturned), "asked again, answered again"
+    assert isinstance(world.deliver(erase(world, digits)), Accepted), "asked again, answered again"
 
 
 def test_without_a_line_to_the_second_person_the_wizard_carries_the_word(world):
@@ -192,7 +192,7 @@ def test_where_nobody_cosigns_an_empty_outbox_says_that_the_centre_has_it(world)
     assert digits is not None
     world.link.send(frame.LinkHealth(0, 0, 90))
     world.advance(1.0)
-    assert isinstance(world.deliver(erase(world, digits)), DeviceReturned)
+    assert isinstance(world.deliver(erase(world, digits)), Accepted)
     world.link.send(frame.LinkHealth(3, 0, 90))
     world.advance(5.0)
     assert not is_marked(world)
