@@ -6,9 +6,10 @@ The two commands, `device.return` and `device.erase`, go the way of every other 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
 from centre.answer import answer, error
@@ -29,7 +30,8 @@ _ENGLISH = Query("english", 0, 0, 1, "1: in English, else in Swedish.")
 
 
 class CloseBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    why: Literal["lost", "broken", "destroyed"]
+    why: Annotated[str, Meta(pattern=r"^(lost|broken|destroyed)\Z")]
+    """A pattern and not a Literal, whose error would send back what was sent."""
 
 
 async def returns(call: Call) -> Response:
