@@ -27,7 +27,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check check-words check-unit check-tree fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm restore
+.PHONY: help setup check check-words check-unit check-tree fix demo demo-once test bench centre-load fuzz wizard-run networkmanager-contract mutations power-cut marker-scan net-lab check-soak media-stress second-peer camera-contract lock apt apt-test apt-gst clean outbox-soak rauc-contract fleet-rollout fleet-storm restore return
 
 # What is printed on the way goes to standard error: standard output is the answer of the command that was asked for.
 # A fresh machine may still be installing something else: that is waited for.
@@ -104,6 +104,10 @@ test-services:
 
 restore: setup ## two homes, a centre's backup taken under load, and a centre that begins again from it
 	$(BIN)/python -m pytest -q -s tests/restore
+
+return: setup ## a returned device: what its erasing counts on, with LUKS2 on a loop device (root)
+	@command -v cryptsetup >/dev/null || $(APT) cryptsetup-bin; } >&2
+	$(BIN)/python -m pytest -q tests/returning tests/contract/test_volume.py tests/unit/test_erase.py tests/unit/test_returned_device.py
 
 wizard-run: setup apt-test ## the installer's evening at length: both languages, failures, power cuts, sslyze
 	@command -v cc >/dev/null || $(APT) gcc libc6-dev; } >&2
