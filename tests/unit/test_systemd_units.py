@@ -27,9 +27,11 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 
 from gateway.services import commands, slots
+from gateway.services.erase import EraseConfig
 from provisioning.wizard import commands as wizard
 
 ROOT = Path(__file__).parents[2]
@@ -240,6 +242,44 @@ def test_set_up_starts_on_a_device_that_is_not_set_up_or_after_the_physical_act_
     assert not list(UNITS.glob("tillsyn-setup.socket"))
     assert values("tillsyn-setup.service", "ExecStopPost") == ["+/usr/lib/tillsyn/setup-door close"]
     assert values("tillsyn-fresh.service", "ConditionPathExists")[-1] == "!/var/lib/tillsyn/config/guard.toml"
+
+
+def test_a_returned_device_is_erased_before_anything_else_of_ours_and_starts_anew():
+    """Mutations: a service out of Before=; a socket out of what is stopped; the mark's name; the tree of a service."""
+    unit = "tillsyn-erase.service"
+    others = {f"tillsyn-{name}.service" for name in SERVICES} - {"tillsyn-eye.service", "tillsyn-park.service"}
+    assert words(unit, "Before") == others | {"tillsyn-joined.service"}
+    assert values(unit, "SuccessAction") == ["reboot-force"]
+    (stop,) = values(unit, "ExecStartPre")
+    assert {path.name for path in UNITS.glob("tillsyn-*.socket")} <= set(stop.split())
+    config = return_config()
+    assert values("tillsyn-erase.path", "PathExists") == [config.mark]
+    assert set(values(unit, "ConditionPathExists")) == {
+        "/var/lib/tillsyn/config/erase.toml", f"|{config.mark}", f"|{config.begun}"
+    }  # fmt: skip
+    program = (IMAGE / "root/usr/lib/tillsyn/data-partition").read_text()
+    made = re.findall(r"^\t\tinstall -d (.*)$", program, re.MULTILINE)
+    folders = {word for line in made for word in re.sub(r"-[mog] \S+", "", line).split()}
+    kept = {".", "config", "factory", "upkeep", "rauc"}
+    assert {f"/var/lib/tillsyn/{name}" for name in folders - kept} == set(config.trees)
+
+
+def return_config() -> EraseConfig:
+    """The one that docs/return.md prints."""
+    block = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "return.md").read_text(), re.DOTALL)
+    assert block is not None
+    return msgspec.toml.decode(block[1].encode(), type=EraseConfig, strict=True)
+
+
+def test_what_take_place_makes_a_home_from_goes_before_the_home():
+    """Else a cut in between would let it make the home again. Mutation: guard/identity/guard.toml behind the others."""
+    arming = [name.removeprefix("/var/lib/tillsyn/") for name in return_config().arming]
+    assert arming[:2] == ["guard/identity/guard.toml", "setup/link/link.toml"]
+    program = (IMAGE / "root/usr/lib/tillsyn/take-place").read_text()
+    put = re.findall(r'"\$config/([a-z.]+)"', program)
+    gone = {Path(name).name for name in (*return_config().arming, *return_config().files)}
+    assert set(put) - {"tunnel-template.toml"} <= gone
+    assert {"roots.json", "trust.jws", "tunnel.json", "centre.nft"} <= gone
 
 
 def test_only_the_guard_and_the_wizard_may_enter_the_directory_that_is_theirs():
