@@ -39,6 +39,7 @@ export const release = (gateway, {line, occasion}) => postJson(`/api/v1/homes/${
 export const getPlan = () => ask("/api/v1/plan");
 export const getAgreements = (gateway) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/agreements`);
 export const getMeaning = (agreement) => postJson("/api/v1/plan/meaning", {agreement});
+export const getReturns = () => ask("/api/v1/returns");
 export const getDrafts = () => ask("/api/v1/drafts");
 export const endDraft = (id) => postJson(`/api/v1/drafts/${encodeURIComponent(id)}/end`, {});
 export const sendTrust = (gateway, statement) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/trust`, {

@@ -11,6 +11,7 @@ import {
 import {showHomes} from "./homes.js";
 import {forgetKey, operatorKey} from "./jws.js";
 import {connected, listen, load} from "./news.js";
+import {beginReturn, showReturn} from "./giveback.js";
 import {beginPlan, showPlan} from "./plan.js";
 import {moveByKey, showQueue} from "./queue.js";
 import {t} from "./say.js";
@@ -47,6 +48,7 @@ function show() {
   if (view === "home") {
     showHome();
     showSetup();
+    showReturn();
   } else VIEWS[view].show?.();
 }
 
@@ -205,6 +207,7 @@ async function begin() {
   guardPicture();
   beginAccount();
   beginSetup();
+  beginReturn();
   if (mayView("plan")) beginPlan();
   if (mayView("updates")) beginUpdates();
   byId("log-out").addEventListener("click", async () => {

@@ -1,14 +1,16 @@
 """All homes' agreements at a glance, and one change for several of them, in a real Chromium: found, ticked, shown as
 what it means, signed one by one by the planner's key, answered by each home for itself; what a home did not confirm is
-sent again. And a steward tells the ticked homes of another address of the broker. In both languages; axe-core finds
-nothing.
+sent again. And a steward tells the ticked homes of another address of the broker, and takes a device back. In both
+languages; axe-core finds nothing.
 
 Mutations that turn it red: send under the version that the home has; keep what is prepared when a tick changes; pause
-on the ground of an agreement while a newer one is not confirmed (all in overview.js).
+on the ground of an agreement while a newer one is not confirmed (all in overview.js); send typed digits that are not
+those of the centre (giveback.js).
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,6 +54,37 @@ async def _look(page: Page, shots: Path, name: str) -> None:
     await page.screenshot(path=shots / f"{name}.png", full_page=True)
     found = await Axe().run(page)
     assert found.violations_count == 0, f"{name}: {found.generate_report()}"
+
+
+async def _take_back(page: Page, url: str, shots: Path) -> None:
+    await page.goto(f"{url}/#gw-alder")
+    await page.get_by_test_id("return-box").locator("summary").click()
+    order = page.get_by_test_id("return-order")
+    await expect(order).to_be_disabled()
+    await page.locator("#return-sure").check()
+    await order.click()
+    await expect(page.get_by_test_id("return-code")).to_have_text(re.compile(r"[0-9]{3} [0-9]{3}"), timeout=15_000)
+    await _look(page, shots, "return-1-ordered-en")
+    # Who ordered it is no second person, whatever they type.
+    await page.get_by_test_id("return-typed").fill(await page.get_by_test_id("return-code").inner_text())
+    await page.get_by_test_id("return-erase").click()
+    await expect(page.get_by_test_id("message")).to_contain_text("can't be the second person", timeout=15_000)
+
+
+async def _confirm(page: Page, url: str, shots: Path) -> None:
+    await page.goto(f"{url}/#gw-alder")
+    await page.get_by_test_id("return-box").locator("summary").click()
+    code = page.get_by_test_id("return-code")
+    await expect(code).to_have_text(re.compile(r"[0-9]{3} [0-9]{3}"), timeout=15_000)
+    await expect(page.get_by_test_id("return-order")).to_be_hidden()
+    digits = (await code.inner_text()).replace(" ", "")
+    await page.get_by_test_id("return-typed").fill(f"{(int(digits) + 1) % 1_000_000:06d}")
+    await page.get_by_test_id("return-erase").click()
+    await expect(page.get_by_test_id("message")).to_contain_text("not the digits that stand here")
+    await page.get_by_test_id("return-typed").fill(digits)
+    await page.get_by_test_id("return-erase").click()
+    await expect(page.locator("#return-state")).to_contain_text("is erased", timeout=15_000)
+    await _look(page, shots, "return-2-confirmed-en")
 
 
 @pytest.mark.timeout(200)
@@ -171,6 +204,13 @@ def test_a_planner_sees_all_homes_and_pauses_several_and_sends_again(tmp_path: P
             assert ordered.version > 1_795_000_000
             assert [home.ordered for name, home in place.homes.items() if name != "gw-alder"] == [[], [], []]
             await _look(page, shots, "bulk-5-broker-en")
+
+            # A device goes back: a steward ends its use, another person compares the digits and has it erased.
+            await _take_back(page, url, shots)
+            other = await (await browser.new_context(locale="en-GB")).new_page()
+            await other.goto(f"{url}/login?token={place.tokens['in-a']}")
+            await _confirm(other, url, shots)
+            assert place.homes["gw-alder"].obstacle == "returned"
             assert errors == []
             await browser.close()
 

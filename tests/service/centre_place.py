@@ -42,6 +42,7 @@ class Place:
                 ("op-a", ["operator"], {}),
                 ("op-b", ["operator"], {}),
                 ("pl-a", ["planner", "steward"], {}),
+                ("in-a", ["installer"], {}),
                 ("hc-a", ["home-care"], {"unit": "hv-sim"}),
                 ("au-a", ["auditor"], {}),
                 ("sys-a", ["system"], {}),
@@ -106,7 +107,7 @@ def make_place(folder: Path, gateways: Sequence[str], *, workers: Sequence[str] 
             user=getpass.getuser() if os.getuid() == 0 else "root",
         )
     )
-    tokens = {who: f"token-of-{who}" for who in ("op-a", "op-b", "pl-a", "hc-a", "au-a", "sys-a")}
+    tokens = {who: f"token-of-{who}" for who in ("op-a", "op-b", "pl-a", "in-a", "hc-a", "au-a", "sys-a")}
     return Place(folder, homes, issuing, port, tokens)
 
 

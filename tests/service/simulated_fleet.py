@@ -40,6 +40,9 @@ from gateway.protocol.message import (
     Close,
     Closed,
     ConfigPut,
+    DeviceErase,
+    DeviceReturn,
+    DeviceReturned,
     DueFact,
     Hello,
     LinkSettings,
@@ -47,13 +50,18 @@ from gateway.protocol.message import (
     Open,
     Opened,
     Refused,
+    Returning,
     TimeAsk,
     Verdict,
     VerdictGiven,
 )
+from gateway.protocol.return_code import return_code
 
 FLEET = "gw-fleet"
 """The one certificate; the broker's access list lets it speak for every home of the fleet."""
+
+RETURN_NONCE = "d" * 21 + "A"
+"""Its part of a return's short code."""
 
 
 @dataclass
@@ -77,6 +85,7 @@ class SimulatedHome:
     ordered: list[LinkSettings] = field(default_factory=list)
     nonces: set[str] = field(default_factory=set)
     running: tuple[str, Open, str, float] | None = None
+    returned: tuple[DeviceReturn, str, str] | None = None
     paused_until_unix_s: float | None = None
     lapses_after_s: float | None = None
     on_opened: Callable[[str], None] = lambda _who: None
@@ -151,10 +160,27 @@ class SimulatedHome:
                 return [Accepted(self.gateway, command.jti, command.settings.version)]
             case Close():
                 return [Accepted(self.gateway, command.jti)]
+            case DeviceReturn():
+                self.obstacle, self.returned = "returned", (command, verified.who, verified.kid)
+                return [Returning(self.gateway, 1, command.jti, command.version, RETURN_NONCE, 9)]
+            case DeviceErase():
+                return self._erase(command, verified.who)
             case AgreementPut():
                 self.agreement = parse_agreement(encode(command.agreement))
                 return [Accepted(self.gateway, command.jti, self.agreement.version)]
         raise RefusedError(RefusalCode.MALFORMED)
+
+    def _erase(self, command: DeviceErase, who: str) -> list[Message]:
+        assert self.returned is not None
+        order, ordered_by, kid = self.returned
+        shown = return_code(
+            audience=self.audience, version=order.version, steward_kid=kid, nonce=order.nonce,
+            device_kid=self.key.verifying.kid, device_nonce=RETURN_NONCE,
+        )  # fmt: skip
+        if who == ordered_by or command.code != shown:
+            raise RefusedError(RefusalCode.WRONG_ROLE)
+        last_word = DeviceReturned(self.gateway, 1, order.version, ordered_by, who, 9, self.clock())
+        return [Accepted(self.gateway, command.jti, order.version), last_word]
 
     def _open(self, command: Open, who: str) -> Message:
         if command.nonce not in self.nonces:
