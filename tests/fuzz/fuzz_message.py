@@ -46,6 +46,13 @@ _FROM_DEVICE: dict[str, dict[str, Any]] = {
         "gateway": "gw-a", "re": "j-1", "check": "c-1", "answer": "v=0\r\n", "max_s": 60, "lease_every_s": 1.0,
         "lease_life_s": 3.0,
     },
+    "device.returning": {
+        "gateway": "gw-a", "install_epoch": 2, "re": "j-1", "version": 1, "nonce": NONCE, "ledger_size": 9,
+    },
+    "device.returned": {
+        "gateway": "gw-a", "install_epoch": 2, "version": 1, "who": "p-1", "second": "p-2", "ledger_size": 9,
+        "time_lo": NOW_UNIX_S, "time_hi": NOW_UNIX_S + 2.0, "cosigned_size": 8, "cosigned_root": "ab" * 32,
+    },
     "check.missed": {
         "gateway": "gw-a", "line": "night-1", "occasion": "2026-11-23T23:30", "why": "missed-check", "attempts": 0,
         "ended_unix_s": NOW_UNIX_S - 60.0, "ledger_size": 9,
