@@ -45,6 +45,7 @@ def test_no_column_can_hold_a_name_an_address_or_a_picture() -> None:
         "enrolments.place_json",
         "enrolments.protocol_jws",
         "enrolment_codes.certificate_pem",
+        "returns.statement_jws",
     }
 
 
