@@ -62,7 +62,8 @@ apt-image-lab:
 	[ -z "$$missing" ] || $(APT) $$missing; } >&2
 
 image-test: setup apt-test apt-image apt-image-lab ## boot the built image in QEMU and try it: a check, walls, power cuts, updates (root; ONLY=armed,check CUTS=10 KEEP=armed FROM=armed)
-	$(AS_ROOT) $(BIN)/python -u -m tests.image_lab --built $(IMAGE_OUT) --signers $(IMAGE_CACHE)/throw-away --cuts $(CUTS) \
+	newer=$$($(BIN)/python -m tests.image_lab.emulator $(IMAGE_CACHE)) && \
+		$(AS_ROOT) env PATH="$${newer:+$$newer:}$$PATH" $(BIN)/python -u -m tests.image_lab --built $(IMAGE_OUT) --signers $(IMAGE_CACHE)/throw-away --cuts $(CUTS) \
 		--only "$(ONLY)" --keep "$(KEEP)" --from "$(FROM)"
 
 image-gate: setup ## fail on a locked package with a known fixed vulnerability (TRACKER=Debian's tracker as JSON)
