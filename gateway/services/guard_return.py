@@ -262,7 +262,7 @@ class ReturnSide:
             return
         if not self._said:  # after a start
             self._say_last_word()
-        if self._is_cosigned() if core.config.witness is not None else self._outbox_empty_since_said:
+        if self._is_cosigned() if self._is_witnessed else self._outbox_empty_since_said:
             if not mark_path(core.config).exists():
                 LOG.warning("the centre has all of it: this device is to be erased now")
                 replace_durably(Disk(), mark_path(core.config), b"")
@@ -272,8 +272,13 @@ class ReturnSide:
             with contextlib.suppress(LedgerUnwritableError):
                 self.records.checkpoint()
 
+    @property
+    def _is_witnessed(self) -> bool:
+        """Somebody cosigns here, and there is a ledger that could be."""
+        return self.core.config.witness is not None and self.core.chronicle.ledger is not None
+
     def _is_cosigned(self) -> bool:
         chronicle = self.core.chronicle
-        if self.core.config.witness is None or chronicle.ledger is None:
-            return True  # nobody cosigns here, or there is nothing that could be
+        if not self._is_witnessed:
+            return True
         return chronicle.cosigned is not None and chronicle.cosigned.checkpoint.size >= self._covers

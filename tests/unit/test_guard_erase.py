@@ -4,7 +4,7 @@ Mutations, each tried and red: DeviceErase in ROLE_FOR for operators too; `verif
 and its version; `has_acted` out of `ReturnSide.code`; `forget_act` left out; the comparison of the codes left out;
 `_is_cosigned` out of `erase`, and out of `work`; `_keep` out of `erase`; the version out of `return_code`; the refusal
 of a further order out of `take`; `_said` true from the start; the statement published behind the checkpoint;
-`_outbox_empty_since_said` not taken back.
+`_outbox_empty_since_said` not taken back; the ledger out of `_is_witnessed`.
 """
 
 from __future__ import annotations
@@ -199,3 +199,24 @@ def test_where_nobody_cosigns_an_empty_outbox_says_that_the_centre_has_it(world)
     world.link.send(frame.LinkHealth(0, 0, 90))
     world.advance(1.0)
     assert is_marked(world)
+
+
+def test_beside_a_ledger_that_is_not_believed_it_is_the_outbox_that_says_so(world):
+    world.power_cut()
+    segment = next((world.ledger_dir / "segments").iterdir())
+    kept = segment.read_bytes()
+    segment.write_bytes(kept[:200] + bytes([kept[200] ^ 1]) + kept[201:])
+    assert world.boot()
+    world.join_link()
+    give_back(world)
+    act(world)
+    digits = shown(world)
+    assert digits is not None
+    assert isinstance(world.deliver(erase(world, digits)), Accepted)
+    world.advance(5.0)
+    assert not is_marked(world)
+    world.link.send(frame.LinkHealth(0, 0, 90))
+    world.advance(1.0)
+    assert is_marked(world)
+    world.power_cut()
+    segment.write_bytes(kept)
