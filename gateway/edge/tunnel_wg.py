@@ -86,8 +86,8 @@ class WgTunnel:
             return
         try:
             await self._run(["ip", "link", "add", "dev", self._interface, "type", "wireguard"])
-        except TunnelError:
-            LOG.warning("no WireGuard in this kernel: wireguard-go does it, at more of the processor's time")
+        except TunnelError as exc:
+            LOG.warning("no WireGuard by the kernel (%s): wireguard-go does it, at more of the processor's time", exc)
             await self._start_userspace()
 
     async def _start_userspace(self) -> None:

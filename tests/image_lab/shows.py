@@ -278,4 +278,4 @@ async def flipped(lab: ImageLab) -> None:
 
 def _last(console: str) -> str:
     lines = [line for line in console.splitlines() if re.search("verity|panic|tillsyn:|corrupt", line, re.IGNORECASE)]
-    return " / ".join(line.strip()[:110] for line in lines[:2])
+    return " / ".join(line.strip()[:110] for line in lines[:2]) or "left by the initial RAM disk"
