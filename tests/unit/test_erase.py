@@ -171,6 +171,7 @@ def changes_of(tmp_path: Path, with_volume: bool) -> int:
     return disk.changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_volume", [False, True])
 def test_after_a_cut_at_any_point_it_goes_on_or_is_factory_fresh_and_never_an_armed_home(tmp_path, with_volume):
     total = changes_of(tmp_path, with_volume)
