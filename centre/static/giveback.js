@@ -3,6 +3,7 @@
 
 import {command, getReturns} from "./api.js";
 import {byId, complain, desk, may, openHome, say, setText} from "./desk.js";
+import {newId} from "./jws.js";
 import {t} from "./say.js";
 
 // What the home's refusal means for a return, where it means something else than for a check.
@@ -73,10 +74,8 @@ async function send(kind, values, answerKind, words) {
 }
 
 function order() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  const nonce = btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
   const words = t("Nothing opens in this home any more. Bring the device back, and hold its button while power comes.");
-  return send("device.return", {version: (shown.row?.version ?? 0) + 1, nonce}, "device.returning", words);
+  return send("device.return", {version: (shown.row?.version ?? 0) + 1, nonce: newId()}, "device.returning", words);
 }
 
 function erase() {
