@@ -157,11 +157,7 @@ class Commands:
         self.core.dispatch(machine.Ended(_VERDICT_WHY[order.verdict], order.counter))
 
     def _take_agreement(self, order: TakeAgreement, correlation: bytes) -> None:
-        if self.core.gate.current is not None:
-            raise RefusedError(RefusalCode.BUSY, "a check is running")
-        if self.core.gate.obstacle is not None:
-            # What the ledger can't hold, or can't be believed about, must not change.
-            raise RefusedError(self.core.gate.obstacle)
+        self.core.demand_changeable()
         try:
             digest = store_agreement(self.core.config, order.stored)
         except OSError as exc:

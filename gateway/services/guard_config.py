@@ -48,10 +48,7 @@ class ConfigSide:
     def take(self, order: TakeConfig, correlation: bytes) -> None:
         """Persist, record, answer, hand over: the answer goes out by the broker that is left. Raises RefusedError."""
         config = self.core.config
-        if self.core.gate.current is not None:
-            raise RefusedError(RefusalCode.BUSY, "a check is running")
-        if self.core.gate.obstacle is not None:
-            raise RefusedError(self.core.gate.obstacle)
+        self.core.demand_changeable()
         stored = msgspec.json.encode(order.settings)
         version = order.settings.version
         if not order.is_new and stored != self._stored():

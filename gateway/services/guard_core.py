@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.check import machine
 from gateway.config import GuardConfig
-from gateway.core.refusal import RefusalCode
+from gateway.core.refusal import RefusalCode, RefusedError
 from gateway.decision import Gate, OpenCheck
 from gateway.edge.lamp_gpiozero import GpiozeroLamp
 from gateway.edge.mount_port import MountPort
@@ -84,6 +84,15 @@ class Core:
     def later(self, event: machine.Event) -> None:
         """Dispatch after the running step has been applied: the machine is not re-entered in the middle."""
         asyncio.get_running_loop().call_soon(self.dispatch, event)
+
+    def demand_changeable(self) -> None:
+        """Raise RefusedError in a check, and while something stands in the way: what the ledger can't hold, or can't be
+        believed about, must not change.
+        """
+        if self.gate.current is not None:
+            raise RefusedError(RefusalCode.BUSY, "a check is running")
+        if self.gate.obstacle is not None:
+            raise RefusedError(self.gate.obstacle)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         assert self.group is not None

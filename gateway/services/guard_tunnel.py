@@ -68,10 +68,7 @@ class TunnelSide:
         config = self.core.config
         if config.tunnel_socket is None:
             raise RefusedError(RefusalCode.WRONG_DEVICE, "no tunnel here")
-        if self.core.gate.current is not None:
-            raise RefusedError(RefusalCode.BUSY, "a check is running")
-        if self.core.gate.obstacle is not None:
-            raise RefusedError(self.core.gate.obstacle)
+        self.core.demand_changeable()
         if not order.is_new and not is_stored(config, order):
             raise RefusedError(RefusalCode.STALE_VERSION, "another order of this version is in force")
         if order.is_new:
