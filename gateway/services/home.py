@@ -262,7 +262,10 @@ class Home:
         return listener
 
     def _write_pids(self) -> None:
-        (self._run_dir / "pids").write_text("".join(f"{name} {pid}\n" for name, pid in self.pids.items()))
+        # Whole or not at all: others read it while it is written.
+        written = self._run_dir / "pids.new"
+        written.write_text("".join(f"{name} {pid}\n" for name, pid in self.pids.items()))
+        written.replace(self._run_dir / "pids")
 
 
 def _is_there(path: str) -> bool:

@@ -49,10 +49,6 @@ def injected(home: Bench, *rules: str) -> Iterator[None]:
         tracer.wait()
 
 
-async def _until_restarted(home: Bench, pid: int) -> None:
-    await home.until(lambda: home.running.pids().get("guard", pid) != pid, 15.0)
-
-
 @pytest.mark.parametrize(
     "rule", ["fdatasync:error=EIO", "fdatasync:error=ENOSPC", "write:error=EROFS", "write:error=EIO"]
 )
@@ -65,9 +61,9 @@ def test_a_disk_that_fails_in_a_check_ends_it_and_loses_no_record(tmp_path: Path
                 with injected(home, rule):
                     took_s = await home.until(home.safe, HEARTBEAT_S + 12.0)
                     print(f"{rule}: safe after {took_s:.1f} s")
-                    await home.until(lambda: "guard" not in home.running.pids() or home.pid("guard") != pid, 10.0)
+                    await home.until_ended("guard", pid)
             # Without the fault, and without a hand on the device: the record is made up for.
-            await _until_restarted(home, pid)
+            await home.until_restarted("guard", pid)
             await home.until(lambda: bool(home.closed()), 10.0)
             assert home.closed()[0].check == look.check
             after = [(record.kind, record.check) for record in home.records()]
@@ -111,7 +107,7 @@ def test_a_guard_killed_at_a_write_leaves_a_ledger_that_verifies(tmp_path: Path,
                     with contextlib.suppress(OperatorError, TimeoutError):
                         look = await operator.open(known, challenged, due)
                         await asyncio.wait_for(look.first_frame.wait(), 12.0)
-                    await _until_restarted(home, pid)
+                    await home.until_restarted("guard", pid)
             await home.until(home.safe, 12.0)
 
             def every_opening_has_its_end() -> bool:

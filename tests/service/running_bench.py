@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -68,6 +70,20 @@ class Bench:
 
     def pid(self, name: str) -> int:
         return self.running.pids()[name]
+
+    async def until_ended(self, name: str, pid: int) -> float:
+        """Seconds until the process that was `pid` runs no more; another of that name may run already."""
+        return await self.until(lambda: self.running.pids().get(name) != pid, 10.0)
+
+    async def until_restarted(self, name: str, pid: int) -> float:
+        """Seconds until another process than `pid` runs under that name."""
+        return await self.until(lambda: self.running.pids().get(name, pid) != pid, 15.0)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL, and wait until its supervisor has started it anew."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        await self.until_restarted(name, pid)
 
     async def until(self, condition: Callable[[], bool], limit_s: float) -> float:
         """Seconds until the condition held. Fails with what is known when it doesn't within the limit."""
