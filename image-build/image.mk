@@ -23,7 +23,7 @@ APT_IMAGE_PROGRAMS := mmdebstrap=mmdebstrap arch-test=arch-test mkfs.erofs=erofs
 	mcopy=mtools sfdisk=fdisk depmod=kmod systemctl=systemd rauc=rauc mksquashfs=squashfs-tools git=git
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: image image-lock image-verify image-gate image-test bundle sbom apt-image apt-image-lab
+.PHONY: image image-next image-lock image-verify image-gate image-test bundle sbom apt-image apt-image-lab
 APT_IMAGE_LAB_PROGRAMS := qemu-system-aarch64=qemu-system-arm fdtput=device-tree-compiler mcopy=mtools debugfs=e2fsprogs
 CUTS ?= 10
 
@@ -65,6 +65,21 @@ image-test: setup apt-test apt-image apt-image-lab ## boot the built image in QE
 	newer=$$($(BIN)/python -m tests.image_lab.emulator $(IMAGE_CACHE)) && \
 		$(AS_ROOT) env PATH="$${newer:+$$newer:}$$PATH" $(BIN)/python -u -m tests.image_lab --built $(IMAGE_OUT) --signers $(IMAGE_CACHE)/throw-away --cuts $(CUTS) \
 		--only "$(ONLY)" --keep "$(KEEP)" --from "$(FROM)"
+
+# The next version, in which one line of the gateway is another: for who wants to see an update, and what it fetches.
+NEXT_VERSION ?= 0.2.0
+image-next: setup apt-image ## build a next version from this commit with one line of the gateway changed, to update to
+	rm -rf $(IMAGE_OUT).next $(IMAGE_OUT).next.tree
+	mkdir -p $(IMAGE_OUT).next.tree
+	git archive HEAD | tar -x -C $(IMAGE_OUT).next.tree
+	sed -i 's/LOG.info("update %s: %s %s"/LOG.info("this update, %s: %s %s"/' $(IMAGE_OUT).next.tree/gateway/services/upkeep.py
+	cd $(IMAGE_OUT).next.tree && git init -q && git add -A && \
+		git -c user.name=next -c user.email=next@example.org commit -q -m "a line changed"
+	! git diff --quiet --no-index gateway/services/upkeep.py $(IMAGE_OUT).next.tree/gateway/services/upkeep.py
+	$(AS_ROOT) env PYTHONPATH=$(abspath $(IMAGE_OUT).next.tree) $(BIN)/tillsyn image build $(IMAGE_OPTIONS) --version $(NEXT_VERSION) \
+		--keyring $(or $(abspath $(KEYRING)),$(IMAGE_CACHE)/throw-away/$(VARIANT).pem) \
+		--cache $(IMAGE_CACHE) --out $(abspath $(IMAGE_OUT).next)
+	$(BIN)/tillsyn image bundle $(IMAGE_OUT).next --signers $(IMAGE_CACHE)/throw-away
 
 image-gate: setup ## fail on a locked package with a known fixed vulnerability (TRACKER=Debian's tracker as JSON)
 	$(BIN)/tillsyn image gate --board $(BOARD) --tracker $(TRACKER)

@@ -70,6 +70,7 @@ class BenchHome:
     root: SigningKey
     issuing: SigningKey
     planner: SigningKey
+    release: SigningKey
     authority: CertificateAuthority
     places: Places | None = None
 
@@ -229,7 +230,7 @@ def make(
         (folder / "cert.pem").write_bytes(identity.certificate)
         write_secret(folder / "key.pem", identity.key)
 
-    root, issuing, device, planner = (SigningKey.generate() for _ in range(4))
+    root, issuing, device, planner, release = (SigningKey.generate() for _ in range(5))
     ledger_key = Ed25519PrivateKey.generate()
     write_secret(centre_dir / "issuing.pem", issuing.to_pem())
     write_secret(home_dir / "device.pem", device.to_pem())
@@ -238,7 +239,13 @@ def make(
     write_secret(centre_dir / "witness.pem", _ed25519_pem(witness_key))
     witness = CosignerKey("tillsyn/centre", witness_key.public_key().public_bytes_raw())
     (home_dir / "roots.json").write_text(json.dumps([root.verifying.jwk()]))
-    trust = TrustPut(version=1, epoch=0, roots=[root.verifying.jwk()], issuers=[issuing.verifying.jwk()])
+    trust = TrustPut(
+        version=1,
+        epoch=0,
+        roots=[root.verifying.jwk()],
+        issuers=[issuing.verifying.jwk()],
+        releases=[release.verifying.jwk()],
+    )
     (home_dir / "trust.jws").write_bytes(sign(trust, root))
 
     home = BenchHome(
@@ -252,6 +259,7 @@ def make(
         root,
         issuing,
         planner,
+        release,
         authority,
         places,
     )

@@ -6,6 +6,7 @@ names each image by its SHA-256.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -23,6 +24,9 @@ from provisioning.image.compare import read_release
 from provisioning.image.error import ImageMismatchError, RecipeError
 
 MAX_BUNDLE_BYTES: Final = 250 << 20
+MAX_SIGNATURE_BYTES: Final = 64 << 10
+SQUASHFS_BLOCK: Final = "64k"
+"""What a device fetches at least for one block that it lacks; smaller ones compress worse."""
 
 
 def make_signer(directory: Path, name: str) -> tuple[Path, Path]:
@@ -56,18 +60,29 @@ def make_signer(directory: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-def manifest(facts: dict[str, object], *, version: str) -> str:
-    """What RAUC checks before it writes anything."""
+def manifest(facts: dict[str, object], *, version: str, adaptive: bool = True) -> str:
+    """What RAUC checks before it writes anything.
+
+    With `adaptive` a device reads only the blocks that neither of its slots has, by an index of their hashes.
+    """
+    method = "adaptive=block-hash-index\n" if adaptive else ""
     return (
         f"[update]\ncompatible={facts['compatible']}\nversion={version}\n"
         f"description=Tillsyn gateway, {facts['board']}, {facts['variant']}\n\n"
         "[bundle]\nformat=verity\n\n"
-        "[image.boot]\nfilename=boot.vfat\n\n[image.rootfs]\nfilename=root.img\n"
+        f"[image.boot]\nfilename=boot.vfat\n{method}\n[image.rootfs]\nfilename=root.img\n{method}"
     )
 
 
 def make_bundle(
-    built: Path, certificate: Path, key: Path, target: Path, *, version: str | None = None, level: int = 19
+    built: Path,
+    certificate: Path,
+    key: Path,
+    target: Path,
+    *,
+    version: str | None = None,
+    level: int = 19,
+    adaptive: bool = True,
 ) -> int:
     """Sign the images of a build into `target`. Returns its size in bytes. Raises RecipeError or ImageMismatchError."""
     facts = read_release(built)
@@ -79,7 +94,9 @@ def make_bundle(
     try:
         for name in ("boot.vfat", "root.img"):
             os.link(built / name, content / name)
-        (content / "manifest.raucm").write_text(manifest(facts, version=version or str(facts["version"])))
+        (content / "manifest.raucm").write_text(
+            manifest(facts, version=version or str(facts["version"]), adaptive=adaptive)
+        )
         target.unlink(missing_ok=True)
         # No keyring: this rauc would judge the signer by another purpose than the device does (codesign).
         command = ["rauc", f"--cert={certificate}", f"--key={key}"]
@@ -87,7 +104,7 @@ def make_bundle(
             [
                 *command,
                 "bundle",
-                f"--mksquashfs-args=-comp zstd -Xcompression-level {level}",
+                f"--mksquashfs-args=-comp zstd -Xcompression-level {level} -b {SQUASHFS_BLOCK}",
                 str(content),
                 str(target),
             ],
@@ -100,3 +117,27 @@ def make_bundle(
     finally:
         shutil.rmtree(content, ignore_errors=True)
     return target.stat().st_size
+
+
+def manifest_sha256(target: Path) -> str:
+    """Of the signed manifest of a verity bundle, as an update offer names it. Raises ImageMismatchError.
+
+    At the bundle's end stands the CMS signature, which holds the manifest, and after it its size in 8 bytes.
+    Source: RAUC 1.13, "Reference", bundle formats.
+    """
+    with target.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        size = int.from_bytes(file.read(8), "big")
+        if not 0 < size <= MAX_SIGNATURE_BYTES:
+            raise ImageMismatchError(f"{target}: no bundle: it ends in no signature")
+        file.seek(-8 - size, os.SEEK_END)
+        signature = file.read(size)
+    done = subprocess.run(
+        ["openssl", "cms", "-verify", "-noverify", "-nosigs", "-inform", "DER"],
+        input=signature,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0 or not done.stdout.startswith(b"["):
+        raise ImageMismatchError(f"{target}: its signature holds no manifest: {done.stderr.decode()[-300:]}")
+    return hashlib.sha256(done.stdout).hexdigest()

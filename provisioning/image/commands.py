@@ -180,6 +180,7 @@ def _bundle(options: argparse.Namespace) -> int:
     target = options.to or options.built / "update.raucb"
     size = bundle.make_bundle(options.built, certificate, key, target, version=options.as_version)
     print(f"{target}: {size} bytes ({size / (1 << 20):.0f} MiB of {bundle.MAX_BUNDLE_BYTES >> 20})")
+    print(f"manifest_sha256 {bundle.manifest_sha256(target)}")
     if size > bundle.MAX_BUNDLE_BYTES:
         raise ImageMismatchError("the bundle is larger than what is aimed at; see `tillsyn image show`")
     return 0

@@ -22,7 +22,7 @@ CONFIG = f"{STATE}/config"
 WORLD = f"{STATE}/world"
 FILM = "/run/lab/film.avi"
 BENCH_GROUP = 973
-KEPT = ("roots.json", "trust.jws", "ca.pem", "cert.pem", "tunnel.json")
+KEPT = ("roots.json", "trust.jws", "ca.pem", "tunnel.json")
 PICTURE_LIMIT_S = 5.0
 """Emulated, a first picture takes longer than the second that a board has; see EyeConfig."""
 
@@ -38,9 +38,11 @@ def files(home: BenchHome) -> dict[str, tuple[bytes, int, int, int]]:
     def table(name: str) -> dict[str, Any]:
         return dict(msgspec.toml.decode((made / name).read_bytes()))
 
-    sockets = {f"{name}_socket": f"/run/tillsyn/{name}.sock" for name in ("guard", "control", "eye", "tunnel")}
+    sockets = {
+        f"{name}_socket": f"/run/tillsyn/{name}.sock" for name in ("guard", "control", "eye", "tunnel", "upkeep")
+    }
     guard = table("guard.toml")
-    guard |= {key: value for key, value in sockets.items() if key in guard}
+    guard |= {key: value for key, value in sockets.items() if key in guard or key == "upkeep_socket"}
     guard |= {
         "state_dir": f"{STATE}/guard",
         "device_key": "/run/credentials/tillsyn-guard.service/device.pem",
@@ -62,7 +64,7 @@ def files(home: BenchHome) -> dict[str, tuple[bytes, int, int, int]]:
     link = table("link.toml") | {
         "guard_socket": sockets["guard_socket"],
         "ca": f"{CONFIG}/ca.pem",
-        "cert": f"{CONFIG}/cert.pem",
+        "cert": "/run/credentials/tillsyn-link.service/key.pem",
         "key": "/run/credentials/tillsyn-link.service/key.pem",
         "outbox": f"{STATE}/link/outbox.sqlite",
     }
@@ -82,10 +84,12 @@ def files(home: BenchHome) -> dict[str, tuple[bytes, int, int, int]]:
         "centre.nft": tunnel_config.device_filter([CENTRE_BROKER, CENTRE_RELAY]).encode(),
         **{name: (made / name).read_bytes() for name in KEPT},
     }
-    secret = {name: name for name in ("device.pem", "ledger.pem", "tunnel.key")} | {"link-key.pem": "key.pem"}
+    secret = {name: (made / name).read_bytes() for name in ("device.pem", "ledger.pem", "tunnel.key")}
+    # Certificate and key in one file, as the wizard leaves them.
+    secret["link-key.pem"] = (made / "cert.pem").read_bytes() + (made / "key.pem").read_bytes()
     return {
         **{f"config/{name}": (content, 0o644, 0, 0) for name, content in public.items()},
-        **{f"secret/{name}": ((made / source).read_bytes(), 0o600, 0, 0) for name, source in secret.items()},
+        **{f"secret/{name}": (content, 0o600, 0, 0) for name, content in secret.items()},
         "world/": (b"", 0o2770, 0, BENCH_GROUP),
     }
 

@@ -26,7 +26,7 @@ from tests.image_lab.card import CardError
 from tests.net_lab.lab import PLACES
 
 FILE = "kept.json"
-KEYS = ("device", "root", "issuing", "planner")
+KEYS = ("device", "root", "issuing", "planner", "release")
 NOT_KEPT = ("data.plain", "header", "plain", "*.disk", "bundle-*", "lab.sock", "bench/front", "*.img.new")
 """Made anew by each lab; large, or a socket."""
 

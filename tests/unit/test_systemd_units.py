@@ -14,6 +14,7 @@ Mutations tried, each turns a test here red:
   60-tillsyn.rules: MODE="0660" for vcio                                    -> the firmware's mailbox
   tillsyn-setup.service: the condition on `done` without its `!`            -> set-up starts on a device that is not ...
   tillsyn-setup.service: SupplementaryGroups=tillsyn-guard                  -> the access matrix
+  tillsyn-upkeep.service: LoadCredential=key.pem:…                         -> upkeep finds what its unit leaves it
   tillsyn-renew.service: leave out -/dev/shm                                -> the memory that all may write
   dbus/tillsyn-setup.conf: leave out the link's part                        -> the bus lets set-up ...
 """
@@ -30,6 +31,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 
+from gateway.config import UpkeepConfig, load
 from gateway.services import commands, slots
 from gateway.services.erase import EraseConfig
 from provisioning.wizard import commands as wizard
@@ -196,6 +198,21 @@ def test_a_service_is_watched(service):
 def test_a_wrong_configuration_is_not_tried_again(service):
     assert values(f"tillsyn-{service}.service", "RestartPreventExitStatus") == ["78"]
     assert values(f"tillsyn-{service}.service", "Restart") == ["always"]
+
+
+def test_upkeep_finds_what_its_unit_leaves_it():
+    """Mutations: another name of the credential in the unit; the asked restart in another directory."""
+    unit = "tillsyn-upkeep.service"
+    (started,) = values(unit, "ExecStart")
+    config = load(IMAGE / "root" / started.split()[-1].lstrip("/"), UpkeepConfig)
+    (credential,) = values(unit, "LoadCredential")
+    assert config.cert == config.key == f"/run/credentials/{unit}/{credential.split(':')[0]}"
+    assert config.restart == values("tillsyn-restart.path", "PathExists")[0]
+    assert Path(config.restart).parent == Path("/run") / values(unit, "RuntimeDirectory")[0]
+    assert config.state_dir in {path.lstrip("-") for path in words(unit, "ReadWritePaths")}
+    assert config.upkeep_socket == values("tillsyn-upkeep.socket", "ListenSequentialPacket")[0]
+    program = (IMAGE / "root/usr/lib/tillsyn/take-place").read_text()
+    assert "restart tillsyn-link.service tillsyn-upkeep.service" in program
 
 
 def test_an_eye_is_never_started_by_anybody_but_its_socket():
