@@ -48,9 +48,11 @@ SITE: Final = "usr/lib/tillsyn/site"
 """Where the wheels and our own package are on the device."""
 NAMESPACE: Final = uuid.UUID("6f0d5a52-7d1c-5c39-9f14-4d6d5ad2a5a1")
 """Every fixed id of the image is derived from this and a name."""
+CLOCK_EPOCH: Final = "usr/lib/clock-epoch"
 VERITY_BLOCK_BYTES: Final = 4096
 BASE_EPOCH_UNIX_S: Final = 1_764_000_000
-"""SOURCE_DATE_EPOCH of what only the locks decide: not the commit's, so that it can be kept from commit to commit."""
+"""SOURCE_DATE_EPOCH of what only the locks decide, and the time of all files: not the commit's, so that they can be kept
+from commit to commit, here and on the devices."""
 BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 PROGRAMS: Final = ("mmdebstrap", "mkfs.erofs", "veritysetup", "mkfs.vfat", "mcopy", "sfdisk", "depmod", "systemctl")
 LEFT_OUT: Final = (
@@ -448,7 +450,7 @@ def _overlay(setting: Setting, root: Path) -> None:
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     (root / "var/lib/tillsyn").mkdir(parents=True, exist_ok=True)
-    (root / "usr/lib/clock-epoch").touch()
+    (root / CLOCK_EPOCH).touch()
     _chroot(root, "systemd-sysusers")
     _run(["systemctl", "--quiet", f"--root={root}", "preset-all", "--preset-mode=full"])
 
@@ -574,9 +576,11 @@ def _compile(root: Path, python: Sequence[str], *places: str) -> None:
 def _root_image(setting: Setting, root: Path, work: Path) -> tuple[Path, dict[str, Any]]:
     """One file: the file system, then its hash tree. Returns it and what the kernel must be told to trust it."""
     image = work / "root.img"
-    # -T is only an upper bound: what was unpacked before the commit's time would keep its own.
+    # Every file has a time that stays from release to release, so that an update fetches what is another and no more.
+    # systemd takes the time of one file for the least that a clock without a battery can say.
     for path in [root, *root.rglob("*")]:
-        os.utime(path, (setting.epoch_unix_s, setting.epoch_unix_s), follow_symlinks=False)
+        time_s = setting.epoch_unix_s if path == root / CLOCK_EPOCH else BASE_EPOCH_UNIX_S
+        os.utime(path, (time_s, time_s), follow_symlinks=False)
     fixed = [f"-T{setting.epoch_unix_s}", f"-U{fixed_id(setting.board, 'root')}", "--all-root", "-x-1"]
     _run(["mkfs.erofs", "-zlz4hc,12", *fixed, str(image), str(root)])
     size = image.stat().st_size

@@ -60,7 +60,7 @@ def make_signer(directory: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-def manifest(facts: dict[str, object], *, version: str, adaptive: bool = True) -> str:
+def manifest(facts: dict[str, object], *, version: str, adaptive: bool = True, form: str = "verity") -> str:
     """What RAUC checks before it writes anything.
 
     With `adaptive` a device reads only the blocks that neither of its slots has, by an index of their hashes.
@@ -69,7 +69,7 @@ def manifest(facts: dict[str, object], *, version: str, adaptive: bool = True) -
     return (
         f"[update]\ncompatible={facts['compatible']}\nversion={version}\n"
         f"description=Tillsyn gateway, {facts['board']}, {facts['variant']}\n\n"
-        "[bundle]\nformat=verity\n\n"
+        f"[bundle]\nformat={form}\n\n"
         f"[image.boot]\nfilename=boot.vfat\n{method}\n[image.rootfs]\nfilename=root.img\n{method}"
     )
 
@@ -83,6 +83,7 @@ def make_bundle(
     version: str | None = None,
     level: int = 19,
     adaptive: bool = True,
+    form: str = "verity",
 ) -> int:
     """Sign the images of a build into `target`. Returns its size in bytes. Raises RecipeError or ImageMismatchError."""
     facts = read_release(built)
@@ -95,7 +96,7 @@ def make_bundle(
         for name in ("boot.vfat", "root.img"):
             os.link(built / name, content / name)
         (content / "manifest.raucm").write_text(
-            manifest(facts, version=version or str(facts["version"]), adaptive=adaptive)
+            manifest(facts, version=version or str(facts["version"]), adaptive=adaptive, form=form)
         )
         target.unlink(missing_ok=True)
         # No keyring: this rauc would judge the signer by another purpose than the device does (codesign).

@@ -20,9 +20,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
-from tests.image_lab import card, kept, shows
+from tests.image_lab import card, kept, offers, shows
 from tests.image_lab.lab import ImageLab, running
 from tests.net_lab.network import obstacle, seclude
 
@@ -42,11 +43,16 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
         "flipped": shows.flipped,
         "panics": lambda lab: shows.falls_back(lab, "panics", 300.0),
         "unguarded": lambda lab: shows.falls_back(lab, "unguarded", 1200.0),
+        "refused": offers.refused,
+        **{name: partial(offers.sabotaged, name=name) for name in offers.SABOTAGED},
+        "offered": offers.offered,
     }
 
 
 BUNDLES = {"update": ("good", None), "panics": ("panics", shows.panics), "unguarded": ("unguarded", shows.unguarded)}
 """What a show installs, and what is changed in it."""
+OF_OFFERS = ("refused", *offers.SABOTAGED, "offered")
+"""What needs a next build as well; hours, so asked for by name."""
 NEEDED = ("first", "armed")
 """Before any other show, on a new card."""
 PLACE = Path("/run/tillsyn-image-lab")
@@ -69,6 +75,7 @@ async def run(options: argparse.Namespace, names: list[str]) -> int:
         card.sh("mkdir", "-p", str(PLACE))
         card.sh("mount", "--bind", str(real), str(PLACE))
         async with running(options.built.absolute(), PLACE, resumed=bool(options.begin)) as lab:
+            lab.next, lab.signers = options.next, options.signers.absolute()
             for name in names:
                 if name in BUNDLES:
                     shows.add_bundle(lab, options.built.absolute(), options.signers.absolute(), *BUNDLES[name])
@@ -115,6 +122,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make image-test", description=__doc__)
     parser.add_argument("--built", type=Path, required=True, help="a build of `make image`")
     parser.add_argument("--signers", type=Path, required=True, help="where its throw-away signer is")
+    parser.add_argument(
+        "--next", type=Path, default=None, help="a build of `make image-next`; default beside the first"
+    )
     parser.add_argument("--only", default="", help="names of shows, with commas; default all")
     parser.add_argument("--cuts", type=int, default=shows.CUTS)
     parser.add_argument("--prepared", action="store_true", help="begin with the second boot, to save time")
@@ -124,6 +134,9 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, default=None, help="where 3 GB are free; default the system's")
     options = parser.parse_args()
     options.kept = options.kept or options.built.absolute().with_name(f"{options.built.name}.kept")
+    beside = options.built.absolute().with_name(f"{options.built.name}.next")
+    options.next = (options.next or beside).absolute()
+    options.next = options.next if (options.next / "release.json").exists() else None
     if (why := obstacle()) is not None:
         print(why, file=sys.stderr)
         return 2
@@ -136,7 +149,7 @@ def main() -> int:
     if options.begin and not options.only:
         print("--from: say by --only which shows", file=sys.stderr)
         return 2
-    names = [name for name in options.only.split(",") if name] or known
+    names = [name for name in options.only.split(",") if name] or [name for name in known if name not in OF_OFFERS]
     if unknown := set(names) - set(known):
         print(f"no such show: {', '.join(sorted(unknown))}. There are: {', '.join(known)}", file=sys.stderr)
         return 2

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gateway.ledger import read_records, unclosed_check, verify_directory
 from provisioning import bench_home
 from tests.image_lab import kept
@@ -50,6 +52,10 @@ class ImageLab:
     left: int = 0
     bundles: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Name to the letter of its disk and its size in bytes."""
+    next: Path | None = None
+    """A build of the next version."""
+    signers: Path = Path()
+    offers: Any = None
     operator: asyncio.subprocess.Process | None = None
     told: list[str] = field(default_factory=list)
 
@@ -229,6 +235,10 @@ async def running(built: Path, directory: Path, *, resumed: bool = False) -> Asy
         else:
             port = bench_home.free_port()
             home = bench_home.make(directory / "bench", places=PLACES, http_port=port)
+            # The planner is the steward as well: who begins a rollout.
+            table = msgspec.toml.decode(home.centre_config.read_bytes())
+            table["accounts"][1]["roles"].append("steward")
+            home.centre_config.write_bytes(msgspec.toml.encode(table))
             known = kept.Kept(home, port, new_data_key(), version=0, build=kept.build_of(built))
             card = Card.make(built / "disk.img", directory / "card.img", mib=CARD_MIB)
             make_film(film)

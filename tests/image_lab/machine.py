@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.image_lab.card import Card, CardError
+from tests.image_lab.card import Card, CardError, sh
 
 BOOT_LIMIT_S = 1500.0
 """Everything emulated, on cores that others use too: two idle ones need a minute."""
@@ -61,6 +62,7 @@ class Machine:
         self._turn = 0
         self.disks: list[Path] = []
         self.tryboot_asked = False
+        self.has_watchdog = False
         self.boots = 0
         (directory / "shell.service").write_text(SHELL_UNIT)
         (directory / "key").write_text(key_hex)
@@ -78,7 +80,7 @@ class Machine:
         line = self.card.take_boot_files(self.number, self.directory)
         tree = self._device_tree(tryboot=tryboot)
         asked, port = self.directory / "firmware", self.directory / "lab.sock"
-        for path in (asked, port):
+        for path in (asked, port, self.directory / "qmp.sock"):
             path.unlink(missing_ok=True)
         command = ["qemu-system-aarch64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *CPU]
         command += ["-kernel", str(self.directory / "kernel.img"), "-initrd", str(self.directory / "initrd.img")]
@@ -89,7 +91,9 @@ class Machine:
             command += ["-drive", f"if=none,id=d{number},file={path},format=raw,cache=unsafe{kind}"]
             command += ["-device", f"virtio-blk-pci,drive=d{number}"]
         command += ["-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile="]
-        # No watchdog: 15 s of a busy host would count as a hang of the guest.
+        # As a rule no watchdog: 15 s of a busy host would count as a hang of the guest.
+        command += ["-device", "i6300esb"] if self.has_watchdog else []
+        command += ["-qmp", f"unix:{self.directory / 'qmp.sock'},server=on,wait=off"]
         command += ["-device", "virtio-rng-pci"]
         command += ["-device", "virtio-serial-pci", "-chardev", f"file,id=firmware,path={asked}"]
         command += ["-device", "virtserialport,chardev=firmware,name=tillsyn.firmware"]
@@ -206,6 +210,36 @@ class Machine:
             if code == 0:
                 return time.monotonic() - began_s
             await asyncio.sleep(every_s)
+
+    # Copies
+
+    async def copy_card(self, to: Path) -> None:
+        """The card as a power cut at this moment would leave it: the machine stands still meanwhile.
+
+        What the guest has not yet given to its disk is not in the copy, as it would not be after a cut.
+        """
+        reader, writer = await asyncio.open_unix_connection(str(self.directory / "qmp.sock"))
+        try:
+            for word in ("qmp_capabilities", "stop"):
+                await self._monitor(reader, writer, word)
+            await asyncio.to_thread(sh, "cp", "--sparse=always", str(self.card.path), str(to))
+            await self._monitor(reader, writer, "cont")
+        finally:
+            writer.close()
+
+    async def _monitor(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, word: str) -> None:
+        writer.write(json.dumps({"execute": word}).encode())
+        await writer.drain()
+        async with asyncio.timeout(60.0):
+            while True:
+                line = await reader.readline()
+                if not line:
+                    raise CardError("the machine ended")
+                told = json.loads(line)
+                if "error" in told:
+                    raise CardError(f"{word}: {told['error']}")
+                if "return" in told:
+                    return
 
     # Ends
 
