@@ -51,8 +51,9 @@ NAMESPACE: Final = uuid.UUID("6f0d5a52-7d1c-5c39-9f14-4d6d5ad2a5a1")
 CLOCK_EPOCH: Final = "usr/lib/clock-epoch"
 VERITY_BLOCK_BYTES: Final = 4096
 BASE_EPOCH_UNIX_S: Final = 1_764_000_000
-"""SOURCE_DATE_EPOCH of what only the locks decide, and the time of all files: not the commit's, so that they can be kept
-from commit to commit, here and on the devices."""
+"""SOURCE_DATE_EPOCH of what only the locks decide, and the time of all files: not the commit's, so that it
+can stay from commit to commit, here and on the devices.
+"""
 BINFMT: Final = Path("/proc/sys/fs/binfmt_misc")
 PROGRAMS: Final = ("mmdebstrap", "mkfs.erofs", "veritysetup", "mkfs.vfat", "mcopy", "sfdisk", "depmod", "systemctl")
 LEFT_OUT: Final = (

@@ -46,12 +46,13 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
         "refused": offers.refused,
         **{name: partial(offers.sabotaged, name=name) for name in offers.SABOTAGED},
         "offered": offers.offered,
+        "points": offers.points,
     }
 
 
 BUNDLES = {"update": ("good", None), "panics": ("panics", shows.panics), "unguarded": ("unguarded", shows.unguarded)}
 """What a show installs, and what is changed in it."""
-OF_OFFERS = ("refused", *offers.SABOTAGED, "offered")
+OF_OFFERS = ("refused", *offers.SABOTAGED, "offered", "points")
 """What needs a next build as well; hours, so asked for by name."""
 NEEDED = ("first", "armed")
 """Before any other show, on a new card."""

@@ -26,7 +26,7 @@ from tests.image_lab.enrol import FILM, enrol, new_data_key
 from tests.image_lab.machine import BOOT_LIMIT_S, Machine, disk_of
 from tests.net_lab import front
 from tests.net_lab.lab import INTERFACE, PLACES, Lab
-from tests.net_lab.network import ROOT, Network, within
+from tests.net_lab.network import ROOT, LabError, Network, within
 
 sys.path.append(str(ROOT / "tests" / "marker_scan"))
 from marker import make_film, needles
@@ -122,8 +122,19 @@ class ImageLab:
         made = bench_home.agreement_now(self.net.home, version=self.version, max_s=60)
         (line,) = made["lines"]
         made["lines"] = [line | {"id": f"v{self.version}-{number}"} for number in range(LINES)]
-        await self.net.agree(made)
+        await self.put(made)
         self.left = LINES
+
+    async def put(self, agreement: dict[str, Any], tries: int = 4) -> None:
+        """In force, by the planner. A home that has just changed its way, emulated, may not answer in time."""
+        for left in range(tries - 1, -1, -1):
+            try:
+                return await self.net.agree(agreement)
+            except LabError as exc:
+                if left == 0 or "504" not in str(exc):
+                    raise
+                self.say("  (an agreement without an answer)")
+                await asyncio.sleep(10.0)
 
     async def start_operator(self) -> None:
         self.net.processes["dial"] = await asyncio.create_subprocess_exec(

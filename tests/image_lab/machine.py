@@ -63,6 +63,7 @@ class Machine:
         self.disks: list[Path] = []
         self.tryboot_asked = False
         self.has_watchdog = False
+        self.has_network = True
         self.boots = 0
         (directory / "shell.service").write_text(SHELL_UNIT)
         (directory / "key").write_text(key_hex)
@@ -90,7 +91,8 @@ class Machine:
             kind = "" if number == 0 else ",readonly=on"
             command += ["-drive", f"if=none,id=d{number},file={path},format=raw,cache=unsafe{kind}"]
             command += ["-device", f"virtio-blk-pci,drive=d{number}"]
-        command += ["-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile="]
+        net = "user,id=net,ipv6=off" + ("" if self.has_network else ",restrict=on")
+        command += ["-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile="]
         # As a rule no watchdog: 15 s of a busy host would count as a hang of the guest.
         command += ["-device", "i6300esb"] if self.has_watchdog else []
         command += ["-qmp", f"unix:{self.directory / 'qmp.sock'},server=on,wait=off"]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,12 +25,15 @@ import httpx
 
 from gateway.protocol.envelope import sign
 from gateway.protocol.message import UpdateOffer
+from gateway.update.slot import PARTITION, Slot
 from provisioning import bench_home
 from provisioning.image import bundle
 from provisioning.image.compare import read_release
 from tests.image_lab.bundle_server import ENDLESS
-from tests.image_lab.card import CardError
+from tests.image_lab.card import Card, CardError
+from tests.image_lab.card import sh as sh_card
 from tests.image_lab.lab import ImageLab
+from tests.image_lab.machine import Machine
 from tests.image_lab.shows import booted
 from tests.net_lab.network import TUNNEL_BROKER, sh
 
@@ -224,7 +229,7 @@ async def later(lab: ImageLab) -> None:
     """Agree on an occasion that is hours away: until then an update disturbs nobody."""
     lab.version += 1
     lab.left = 0
-    await lab.net.agree(bench_home.agreement_now(lab.net.home, version=lab.version, offset_min=-LATER_MIN))
+    await lab.put(bench_home.agreement_now(lab.net.home, version=lab.version, offset_min=-LATER_MIN))
 
 
 async def refused(lab: ImageLab) -> None:
@@ -299,3 +304,133 @@ async def offered(lab: ImageLab) -> None:
     slots = (await lab.slots()).splitlines()[1]
     assert f"primary={old.other}" in slots, slots
     lab.say(f"  {slots}")
+
+
+# Power cuts
+
+POINTS = {"offered": 1, "downloading": 14, "installed": 3, "rebooting": 8, "first boot": 12, "gate": 4}
+"""At most so many copies of the card by time, of what happens under that name."""
+EVERY_S = {"downloading": 11.0, "rebooting": 0.7, "first boot": 8.0, "gate": 120.0}
+SELECTION_POINTS = 24
+"""At most so many copies at a change of the slot selection: what is pending, tried, and good."""
+
+
+@dataclass
+class Points:
+    """Copies of the card, each as a power cut at that moment would leave it."""
+
+    lab: ImageLab
+    folder: Path
+    made: list[tuple[str, Path]] = field(default_factory=list)
+    old: Slot = Slot.A
+    phase: str = ""
+    is_over: bool = False
+
+    async def take(self) -> None:
+        """Copy until the update has ended: by time within each phase, and at each change of the slot selection."""
+        machine = self.lab.machine
+        part = machine.card.parts()["select"]
+        taken: dict[str, int] = {}
+        seen: set[bytes] = set()
+        last_s = written_ns = 0.0
+        last_phase = ""
+        while not self.is_over:
+            await asyncio.sleep(0.02)
+            phase = "first boot" if self.phase == "rebooting" and machine.number != PARTITION[self.old] else self.phase
+            phase = phase if machine.running() else "off"
+            now_s = time.monotonic()
+            due = phase != last_phase or now_s - last_s >= EVERY_S.get(phase, 1e9)
+            if due and taken.get(phase, 0) < POINTS.get(phase, 1 if phase == "off" else 0):
+                taken[phase] = taken.get(phase, 0) + 1
+                await self._copy(phase)
+                last_s = time.monotonic()
+            last_phase = phase
+            if (changed_ns := machine.card.path.stat().st_mtime_ns) == written_ns:
+                continue
+            written_ns = changed_ns
+            with machine.card.path.open("rb") as file:
+                file.seek(part.start)
+                digest = hashlib.sha256(file.read(part.size)).digest()
+            if digest not in seen and len(seen) < SELECTION_POINTS:
+                if seen:
+                    await self._copy(f"slot selection written, {phase or 'before'}")
+                seen.add(digest)
+
+    async def _copy(self, words: str) -> None:
+        path = self.folder / f"{len(self.made)}.img"
+        machine = self.lab.machine
+        try:
+            if machine.running():
+                await machine.copy_card(path)
+            else:
+                sh_card("cp", "--sparse=always", str(machine.card.path), str(path))
+        except (OSError, CardError) as exc:
+            # The machine ended in this moment; the next round copies what it left.
+            self.lab.say(f"  (no copy: {exc})")
+            return
+        self.made.append((words, path))
+
+
+async def points(lab: ImageLab) -> None:
+    """An update, with the card copied at moments of it; then each copy is powered on, and must boot a valid slot."""
+    offers = await offers_of(lab)
+    folder = lab.directory / "points"
+    folder.mkdir()
+    offers.make("whole", adaptive=False)
+    taking = Points(lab, folder, old=booted(lab))
+    rollout = await offers.give_out(offers.offer("whole"))
+
+    def look(phase: str) -> None:
+        taking.phase = phase
+
+    copies = asyncio.create_task(taking.take())
+    told = await offers.until_told(GATE_LIMIT_S, look=look)
+    await asyncio.sleep(5.0)
+    taking.is_over = True
+    await copies
+    lab.say(
+        f"points: {len(taking.made)} copies; {told['phase']}; boots {offers.boots}; "
+        f"rollout {await offers.end(rollout)}; fetched {offers.sent('whole')} of {offers.sizes['whole']} bytes"
+    )
+    assert told["phase"] == "good", told
+    await lab.machine.order("sync")
+    await lab.machine.cut()
+    wrong = 0
+    for number, (words, path) in enumerate(taking.made):
+        said = await after_cut(lab, path, taking.old)
+        wrong += said.startswith("WRONG")
+        lab.say(f"  cut {number + 1} of {len(taking.made)}, {words}: {said}")
+        path.unlink()
+    assert wrong == 0, f"{wrong} of {len(taking.made)}"
+    assert len(taking.made) >= 30, "fewer points than promised"
+
+
+async def after_cut(lab: ImageLab, path: Path, old: Slot) -> str:
+    """Power on a copy, without a network: which slot came up, and whether all is well there."""
+    folder = path.with_suffix("")
+    folder.mkdir()
+    machine = Machine(Card(path), folder, key_hex=lab.key_hex)
+    machine.has_network = False
+    began_s = time.monotonic()
+    try:
+        await machine.power_on()
+        await machine.until("systemctl --quiet is-active tillsyn-guard", limit_s=600.0)
+        took_s = time.monotonic() - began_s
+        said = await machine.order(
+            "cat /run/tillsyn/boot; /usr/lib/tillsyn/slot-backend show; dmsetup table root | cut -d' ' -f3;"
+            "systemctl show --value -p Result tillsyn-park; tillsyn ledger verify /var/lib/tillsyn/guard/ledger;"
+            "cat /var/lib/tillsyn/upkeep/update.json 2>/dev/null | head -c 20000; echo"
+        )
+    except (CardError, TimeoutError) as exc:
+        return f"WRONG: {exc}"
+    finally:
+        await machine.cut()
+        shutil.rmtree(folder)
+    slot = re.search(r"^slot=(\w)$", said, re.MULTILINE)
+    shown = re.search(r"^running=.*$", said, re.MULTILINE)
+    good = re.search(r"good=((?:\w ?)*)", shown[0]) if shown else None
+    is_good = slot is not None and good is not None and slot[1] in good[1].split()
+    sound = is_good and "\nverity\n" in said and "\nsuccess\n" in said and "verified:" in said and "try=0" in said
+    state = re.search(r'"type":"(\w+)"', said)
+    words = f"slot {slot[1]} in {took_s:.0f} s, {shown[0]}" if slot and shown else said
+    return f"{'' if sound else 'WRONG: '}{words}; " + (f"upkeep {state[1] if state else 'has no state'}")

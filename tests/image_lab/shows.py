@@ -62,8 +62,8 @@ async def again(lab: ImageLab) -> None:
     """A card that was kept by an earlier lab is powered on."""
     await lab.power_on()
     facts = await lab.until_armed()
-    await lab.agree()
     await lab.until_settled()
+    await lab.agree()
     lab.say(f"the kept card is armed again: {facts}; {(await lab.slots()).splitlines()[1]}")
 
 
