@@ -129,12 +129,14 @@ class ImageLab:
         """In force, by the planner. A home that has just changed its way, emulated, may not answer in time."""
         for left in range(tries - 1, -1, -1):
             try:
-                return await self.net.agree(agreement)
+                await self.net.agree(agreement)
             except LabError as exc:
                 if left == 0 or "504" not in str(exc):
                     raise
                 self.say("  (an agreement without an answer)")
                 await asyncio.sleep(10.0)
+            else:
+                return
 
     async def start_operator(self) -> None:
         self.net.processes["dial"] = await asyncio.create_subprocess_exec(
