@@ -124,7 +124,9 @@ class Offers:
         certificate, key = bundle.make_signer(self.signers, signer)
         target = self.folder / f"{name}.raucb"
         bundle.make_bundle(folder, certificate, key, target, level=1, **words)
-        self.sizes[name], self.manifests[name] = target.stat().st_size, bundle.manifest_sha256(target)
+        self.sizes[name] = target.stat().st_size
+        if words.get("form") != "plain":
+            self.manifests[name] = bundle.manifest_sha256(target)
         shutil.rmtree(folder)
 
     def sent(self, name: str) -> int:
