@@ -177,7 +177,6 @@ class Upkeep:
         proxy = BundleProxy(offer.url, offer.size_bytes, self.tls, self.config.rate_bytes_s)
         self._proxy = proxy
         proxy.may_flow.set()
-        self.rauc.on_progress = lambda percent: self._later(machine.Progressed(percent))
         event: machine.Event
         try:
             source = await proxy.start()
@@ -186,6 +185,8 @@ class Upkeep:
             if why is not None:
                 event = machine.Refused(why)
             else:
+                # Not before: RAUC counts the look at the bundle as a progress of its own.
+                self.rauc.on_progress = lambda percent: self._later(machine.Progressed(percent))
                 await self.rauc.install(source, limit_s=machine.DOWNLOAD_LIMIT_S + 3600.0)
                 event = machine.Finished()
         except BundleRefusedError as exc:
@@ -195,6 +196,7 @@ class Upkeep:
             LOG.warning("installation broke off: %s", exc)
             event = machine.Refused("size-differs") if proxy.size_differs else machine.Interrupted("broke-off")
         finally:
+            self.rauc.on_progress = lambda _: None
             self._proxy = None
             await proxy.stop()
         await self.feed(event)

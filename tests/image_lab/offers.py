@@ -261,7 +261,7 @@ async def refused(lab: ImageLab) -> None:
         lab.say(f"refused: {name}: {told['phase']} {told['why']}; rollout {await offers.end(rollout)}; {slots}")
         assert told["phase"] == phase, told
         assert told["why"] in whys, told
-        assert "pending" not in slots, slots
+        assert "pending=none" in slots, slots
     assert offers.boots == [], "nothing restarted"
 
 
