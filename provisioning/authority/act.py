@@ -339,7 +339,11 @@ def _tunnel_config(options: argparse.Namespace) -> None:
     peers = tunnel_config.parse_peers(options.peers.read_text(), network=options.homes)
     conf = tunnel_config.endpoint_conf(read_secret(options.key), port=options.port, peers=peers)
     rules = tunnel_config.firewall(
-        interface=options.interface, broker=options.broker, broker_port=options.broker_port, relay=options.relay
+        interface=options.interface,
+        broker=options.broker,
+        broker_port=options.broker_port,
+        relay=options.relay,
+        bundles_port=options.bundles_port,
     )
     write_directory(options.out, public={"centre.nft": rules.encode()}, secret={"wg.conf": conf.encode()})
     _say(

@@ -267,6 +267,12 @@ def _register_tunnel(topics: Any) -> None:
     )
     tunnel.add_argument("--broker", required=True, metavar="ADDRESS", help="the broker's address in the tunnel")
     tunnel.add_argument("--broker-port", type=int, default=8883, metavar="N", help="default %(default)s")
+    tunnel.add_argument(
+        "--bundles-port",
+        type=int,
+        metavar="N",
+        help="of the server with the updates, at the broker's address; without it homes reach none in the tunnel",
+    )
     tunnel.add_argument("--port", type=int, default=51820, metavar="N", help="UDP port; default %(default)s")
     tunnel.add_argument("--interface", default="wg0", metavar="NAME", help="WireGuard's; default %(default)s")
     relay = _act(

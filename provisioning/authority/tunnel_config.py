@@ -129,8 +129,12 @@ def endpoint_conf(private: bytes, *, port: int, peers: Sequence[Peer]) -> str:
     return "\n".join(blocks)
 
 
-def firewall(*, interface: str, broker: str, broker_port: int, relay: str) -> str:
-    """The centre's packet filter (nftables): a home reaches broker and relay, and no other home and nothing else."""
+def firewall(*, interface: str, broker: str, broker_port: int, relay: str, bundles_port: int | None = None) -> str:
+    """The centre's packet filter (nftables): a home reaches broker and relay, and no other home and nothing else.
+
+    With `bundles_port` also the server with the updates, at the broker's address.
+    """
+    ports = f"{broker_port}" if bundles_port is None else f"{{ {broker_port}, {bundles_port} }}"
     return f"""\
 # Made by `tillsyn authority tunnel-config`. Load with `nft -f`; it replaces its own table only.
 table inet tillsyn_centre
@@ -139,7 +143,7 @@ table inet tillsyn_centre {{
   chain input {{
     type filter hook input priority filter; policy accept;
     iifname "{interface}" ct state established,related accept
-    iifname "{interface}" ip daddr {broker} tcp dport {broker_port} accept
+    iifname "{interface}" ip daddr {broker} tcp dport {ports} accept
     iifname "{interface}" ip daddr {relay} udp dport 49152-65535 accept
     iifname "{interface}" ip protocol icmp icmp type {{ destination-unreachable, time-exceeded }} accept
     iifname "{interface}" drop

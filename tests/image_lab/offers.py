@@ -27,6 +27,7 @@ from gateway.protocol.envelope import sign
 from gateway.protocol.message import UpdateOffer
 from gateway.update.slot import PARTITION, Slot
 from provisioning import bench_home
+from provisioning.authority import tunnel_config
 from provisioning.image import bundle
 from provisioning.image.compare import read_release
 from tests.image_lab.bundle_server import ENDLESS
@@ -35,7 +36,7 @@ from tests.image_lab.card import sh as sh_card
 from tests.image_lab.lab import ImageLab
 from tests.image_lab.machine import Machine
 from tests.image_lab.shows import booted
-from tests.net_lab.network import TUNNEL_BROKER, sh
+from tests.net_lab.network import TUNNEL_BROKER, TUNNEL_RELAY, sh
 
 PORT = 8443
 ENDS = frozenset({"good", "refused", "failed", "fell-back"})
@@ -103,8 +104,10 @@ class Offers:
         certificate, key = home.directory / "bundles.pem", home.directory / "bundles.key"
         certificate.write_bytes(identity.certificate)
         key.write_bytes(identity.key)
-        sh(f"nft insert rule inet tillsyn_centre input iifname wg0 ip daddr {TUNNEL_BROKER} tcp dport {PORT} accept",
-           namespace="centre")  # fmt: skip
+        rules = tunnel_config.firewall(
+            interface="wg0", broker=TUNNEL_BROKER, broker_port=home.broker_port, relay=TUNNEL_RELAY, bundles_port=PORT
+        )
+        sh("nft -f -", namespace="centre", stdin=rules)
         await net._spawn(
             "bundles", "centre", sys.executable, "-m", "tests.image_lab.bundle_server", str(self.folder),
             TUNNEL_BROKER, str(PORT), str(certificate), str(key), str(home.directory / "centre" / "ca.pem"),

@@ -147,3 +147,13 @@ def test_the_commands_write_what_they_say_and_keep_secrets_private(
     assert (tmp_path / "relay" / "relay.secret").read_text().strip() in (
         tmp_path / "relay" / "turnserver.conf"
     ).read_text()
+
+
+def test_a_home_reaches_the_server_with_the_updates_only_where_there_is_one():
+    """Mutation: the port let in whatever was asked for."""
+    words = {"interface": "wg0", "broker": "10.90.0.1", "broker_port": 8883, "relay": "10.90.0.2"}
+    without = tunnel_config.firewall(**words)
+    assert 'iifname "wg0" ip daddr 10.90.0.1 tcp dport 8883 accept' in without
+    with_one = tunnel_config.firewall(**words, bundles_port=8443)
+    assert with_one.replace("{ 8883, 8443 }", "8883") == without
+    assert "ip daddr 10.90.0.1 tcp dport { 8883, 8443 } accept" in with_one
