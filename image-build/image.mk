@@ -20,7 +20,7 @@ IMAGE_OPTIONS = --board $(BOARD) --version $(VERSION) --variant $(VARIANT) $(if 
 	$(if $(SECURITY_MIRROR),--security-mirror $(SECURITY_MIRROR)) $(if $(KEYRING),--keyring $(abspath $(KEYRING))) \
 	$(if $(CONTACT),--contact $(CONTACT))
 APT_IMAGE_PROGRAMS := mmdebstrap=mmdebstrap arch-test=arch-test mkfs.erofs=erofs-utils veritysetup=cryptsetup-bin mkfs.vfat=dosfstools \
-	mcopy=mtools sfdisk=fdisk depmod=kmod systemctl=systemd rauc=rauc mksquashfs=squashfs-tools git=git
+	mcopy=mtools sfdisk=fdisk depmod=kmod systemctl=systemd rauc=rauc mksquashfs=squashfs-tools git=git openssl=openssl
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 .PHONY: image image-next image-lock image-verify image-gate image-test bundle sbom apt-image apt-image-lab
