@@ -70,6 +70,7 @@ class Eye:
     _messages_left: int = MAX_MESSAGES_PER_S
     _started: bool = False
     _showing: bool = False
+    _ended: bool = False
     _picture: Showing | None = None
     _viewing: Viewing | None = None
 
@@ -102,6 +103,7 @@ class Eye:
             LOG.warning("path: %s", faults.exceptions[0])
             self._say(frame.EyeFault("path-lost"))
         finally:
+            self._ended = True
             # First the sensor: the operator's side may take its time.
             await self.camera.close()
             if self._peer is not None:
@@ -208,6 +210,8 @@ class Eye:
             self._picture.follow(control)
 
     def _lost(self, why: Lost) -> None:
+        if self._ended:
+            return  # by our own end
         self._say(frame.EyeFault(why.value))
 
     def _say(self, word: frame.Frame) -> None:

@@ -49,6 +49,8 @@ STALE_AGAIN_S: Final = 86_400.0
 AROUND_S: Final = 2 * 86_400.0
 """Occasions so far around now are looked at; none reaches further."""
 TEST_EVERY_S: Final = 60.0
+TEST_LIMIT_S: Final = 45.0
+"""An eye that has not said within this that it is ready has failed its test. Less than from one test to the next."""
 OFFERED: Final = "offer"
 """`why` of the record that an offer leaves; its version is the statement's number."""
 
@@ -74,6 +76,8 @@ class UpdateSide:
     _spans_due_s: float = float("-inf")
     _spans_of: object = None
     _tested_s: float | None = None
+    _eye_was_well: bool = False
+    """By the last test that has ended."""
     _stale_told_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -158,7 +162,7 @@ class UpdateSide:
                 parked=self.core.mount.parked,
                 guard_well=well,
                 ledger_verifies=self.core.chronicle.ledger is not None and well,
-                eye_well=self._tested_s is not None and (self.eye.ready_s or float("-inf")) >= self._tested_s,
+                eye_well=self._is_eye_well(now_s),
                 broker=self.link.broker_up,
                 tunnel=self.reports.tunnel_up,
                 restarts=self.link.accepted,
@@ -194,6 +198,16 @@ class UpdateSide:
             return
         self._tested_s = now_s
         self.core.spawn(self.eye.prepare(), "eye's self-test")
+
+    def _is_eye_well(self, now_s: float) -> bool:
+        """A test that is under way says nothing yet: between two that were good the eye is well."""
+        if self._tested_s is None:
+            return False
+        if self.eye.is_ready or (self.eye.ready_s or float("-inf")) >= self._tested_s:
+            self._eye_was_well = True
+        elif now_s - self._tested_s > TEST_LIMIT_S:
+            self._eye_was_well = False
+        return self._eye_was_well
 
     def _order(self) -> None:
         device, offer = self.core.gate.device, self._offer

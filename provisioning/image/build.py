@@ -43,6 +43,8 @@ COMPILER: Final = (
 )
 """What makes the byte code on an amd64 host, in the versions that the image has."""
 COMPILER_LOCK: Final = RECIPE / "lock" / "compiler-amd64.debs"
+UNPACKED: Final = ("python3-systemd",)
+"""Debian's modules for our Python that no wheel has; all that they need is in the image."""
 VARIANTS: Final = (RELEASE, "developer")
 SITE: Final = "usr/lib/tillsyn/site"
 """Where the wheels and our own package are on the device."""
@@ -144,7 +146,15 @@ def make_lock(setting: Setting) -> tuple[LockedPackage, ...]:
     kernels = [p for p in with_kernel if _is_kernel(p) and p.name != profile.kernel]
     if len(kernels) != 1:
         raise RecipeError(f"{profile.kernel} brings {len(kernels)} kernels; one was expected")
-    every = tuple(sorted({*packages, *kernels}))
+    unpacked = archive.resolve(
+        UNPACKED,
+        suite=profile.suite,
+        architecture=profile.architecture,
+        mirror=setting.mirror,
+        cache=setting.cache,
+        alone=True,
+    )
+    every = tuple(sorted({*packages, *kernels, *unpacked}))
     setting.lock_path.parent.mkdir(exist_ok=True)
     head = f"{profile.title}: every Debian package of the {setting.variant} image. Made by `make image-lock`."
     setting.lock_path.write_text(lock.render(every, head=head))
@@ -170,6 +180,11 @@ def _is_kernel(package: LockedPackage) -> bool:
     return bool(re.match(r"linux-image-[0-9]", package.name))
 
 
+def _is_installed(package: LockedPackage) -> bool:
+    """By its maintainer scripts; the others are taken apart."""
+    return not _is_kernel(package) and package.name not in UNPACKED
+
+
 def build(setting: Setting) -> dict[str, Any]:
     """Build everything below `setting.out`. Returns the release's description, which is also written there.
 
@@ -190,11 +205,13 @@ def build(setting: Setting) -> dict[str, Any]:
     os.environ["SOURCE_DATE_EPOCH"] = str(setting.epoch_unix_s)
     with _told("kernel and its modules"):
         release = _kernel(setting, packages, work, root)
+    with _told("Debian's modules for Python"):
+        _modules(setting, packages, work, root)
     with _told("our own package, units, users, settings"):
         _own_package(setting, root)
         _overlay(setting, root)
         with _compiler(setting, root) as python:
-            _compile(root, python, f"/{SITE}/gateway")
+            _compile(root, python, f"/{SITE}/gateway", f"/{SITE}/systemd")
     _write_sizes(setting, packages, work, root)
     with _told("root file system and its hash tree"):
         root_image, verity = _root_image(setting, root, work)
@@ -243,7 +260,7 @@ def _told(what: str) -> Iterator[None]:
 
 def _stage(setting: Setting, packages: Sequence[LockedPackage], work: Path, root: Path) -> None:
     """Everything that the two locks decide, trimmed and compiled. Kept in the cache as a tar, by what it is made of."""
-    installed = [p for p in packages if not _is_kernel(p)]
+    installed = [p for p in packages if _is_installed(p)]
     made_of = "".join(f"{p.sha256}\n" for p in installed) + _wheels_lock(setting).read_text()
     made_of += (RECIPE / "drop.txt").read_text() + repr(LEFT_OUT) + SITE_LEFT_OUT.pattern
     made_of += "".join(f"{p.sha256}\n" for p in lock.read(COMPILER_LOCK))
@@ -323,6 +340,18 @@ def _kernel(setting: Setting, packages: Sequence[LockedPackage], work: Path, roo
         shutil.copyfile(source / name, target / name)
     _run(["depmod", "-b", str(root), release])
     return release
+
+
+def _modules(setting: Setting, packages: Sequence[LockedPackage], work: Path, root: Path) -> None:
+    """Next to the wheels: the services' Python looks nowhere else."""
+    for package in (p for p in packages if p.name in UNPACKED):
+        unpacked = work / package.name
+        unpacked.mkdir()
+        _run(["dpkg-deb", "-x", str(archive.fetch(package, setting.mirror, setting.cache / "debs")), str(unpacked)])
+        names = [path for path in (unpacked / "usr/lib/python3/dist-packages").iterdir() if path.is_dir()]
+        for path in names:
+            if path.suffix != ".egg-info":
+                shutil.copytree(path, root / SITE / path.name, ignore=shutil.ignore_patterns("test", "__pycache__"))
 
 
 def module_order(source: Path, names: Sequence[str]) -> list[Path]:
@@ -517,7 +546,7 @@ def _write_sizes(setting: Setting, packages: Sequence[LockedPackage], work: Path
     """What each package and wheel still has in the finished root, in bytes."""
     lists = work / "lists"
     lists.mkdir()
-    base = _base(setting, [p for p in packages if not _is_kernel(p)], work)
+    base = _base(setting, [p for p in packages if _is_installed(p)], work)
     _run(["tar", "-C", str(lists), "-xf", str(base), "--wildcards", "./var/lib/dpkg/info/*.list"])
     sizes = {"kernel modules": _size(root / "usr/lib/modules")}
     for listing in lists.rglob("*.list"):

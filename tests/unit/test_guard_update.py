@@ -5,6 +5,8 @@ Mutations that turn these red, each tried:
   guard_update.take: without `records.append`                 -> an offer is recorded
   guard_update.look: `install` without `_may`                 -> nothing is allowed near an occasion
   guard_update.look: `eye_well=True`                          -> the eye is well only after its self-test
+  guard_update._is_eye_well: only `ready_s >= _tested_s`      -> an eye is well between two good tests
+  guard_update._is_eye_well: leave out TEST_LIMIT_S           -> an eye that is not ready in time
   guard_update._report: without `records.append`              -> what upkeep reports is recorded and signed
   guard_update._tell_stale: never                             -> fourteen days without a word
 """
@@ -185,6 +187,21 @@ def test_the_eye_is_well_only_after_its_self_test_and_no_camera_opens_for_it(wor
     world.advance(3.0)
     assert upkeep.may.eye_well
     assert not world.sensor_on
+
+
+def test_an_eye_is_well_also_while_the_next_test_is_under_way(world: World, upkeep: Upkeep) -> None:
+    """A gate that saw it unwell for the seconds in which an eye's process starts would never have ten good minutes."""
+    assert upkeep.may is not None
+    upkeep.send(frame.TryEye())
+    world.advance(3.0)
+    assert upkeep.may.eye_well
+    world.eye_mode = "stuck"  # so that the next one is under way for as long as we look
+    world.advance(60.0)
+    upkeep.send(frame.TryEye())
+    world.advance(3.0)
+    assert upkeep.may.eye_well
+    world.advance(45.0)
+    assert not upkeep.may.eye_well
 
 
 def test_fourteen_days_without_a_word_are_told_once_a_day(world: World, upkeep: Upkeep) -> None:
