@@ -52,16 +52,13 @@ def drop_in(service: str, text: str) -> str:
     return f"systemd.set_credential_binary=systemd.unit-dropin.tillsyn-{service}.service:{content}"
 
 
-HANG = (
-    "echo -1 >/proc/sys/kernel/sched_rt_runtime_us; sleep 20; "
-    "for each in 1 2 3 4; do chrt -f 99 sh -c 'while :; do :; done' & done"
-)
-"""Work that nothing else of the system comes beside, on every processor."""
+HANG = "sleep 20; for each in init.scope system.slice; do echo 1 >/sys/fs/cgroup/$$each/cgroup.freeze; done"
+"""First the service manager stands still, then all that it started; the kernel alone runs on. A unit wants `$$`."""
 SABOTAGED = {
     "no-network": "systemd.mask=systemd-networkd.service",
     "no-camera-service": "systemd.mask=tillsyn-eye.socket systemd.mask=tillsyn-eye.service",
     "guard-crashes": drop_in("guard", "[Service]\nExecStartPost=+/bin/sh -c 'sleep 3; kill -SEGV $MAINPID'\n"),
-    "hangs": drop_in("link", f'[Service]\nExecStartPost=+/bin/sh -c "{HANG}"\n'),
+    "hangs": drop_in("link", f"[Service]\nExecStartPost=+/bin/sh -c '{HANG}'\n"),
 }
 """Name to what its command line has more: the system is the next one, and one part of it does not work."""
 
@@ -289,7 +286,8 @@ async def sabotaged(lab: ImageLab, name: str) -> None:
     facts = await lab.until_armed()
     slots = (await lab.slots()).splitlines()[1]
     lab.say(
-        f"sabotaged: {name}: fell back, told {told['why']}; boots {offers.boots}; armed {facts}; "
+        f"sabotaged: {name}: fell back, told {told['why']}; fetched {offers.sent(name)} of {offers.sizes[name]} bytes; "
+        f"boots {offers.boots}; armed {facts}; "
         f"rollout {await offers.end(rollout)}; {slots}"
     )
 
