@@ -61,7 +61,7 @@ apt-image-lab:
 		PATH="$$PATH:/usr/sbin:/sbin" command -v $${pair%%=*} >/dev/null || missing="$$missing $${pair##*=}"; done; \
 	[ -z "$$missing" ] || $(APT) $$missing; } >&2
 
-image-test: setup apt-test apt-image apt-image-lab ## boot the built image in QEMU and try it: a check, walls, power cuts, updates (root; ONLY=armed,check CUTS=10 KEEP=armed FROM=armed)
+image-test: setup apt-test apt-image apt-image-lab ## boot the built image in QEMU and try it: a check, walls, power cuts, updates (root; ONLY=armed,check CUTS=10 KEEP=armed FROM=armed; after image-next also ONLY=refused,offered,points)
 	newer=$$($(BIN)/python -m tests.image_lab.emulator $(IMAGE_CACHE)) && \
 		$(AS_ROOT) env PATH="$${newer:+$$newer:}$$PATH" $(BIN)/python -u -m tests.image_lab --built $(IMAGE_OUT) --signers $(IMAGE_CACHE)/throw-away --cuts $(CUTS) \
 		--only "$(ONLY)" --keep "$(KEEP)" --from "$(FROM)"
