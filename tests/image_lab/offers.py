@@ -162,8 +162,12 @@ class Offers:
         return str(begun["id"])
 
     async def end(self, rollout: str) -> str:
-        """How the rollout stands; what has not ended is ended."""
-        (one,) = [each for each in await self._ask("GET", "/fleet/rollouts") if each["id"] == rollout]
+        """How the rollout stands, once the centre has looked at it again; what has not ended is ended."""
+        for _ in range(30):
+            (one,) = [each for each in await self._ask("GET", "/fleet/rollouts") if each["id"] == rollout]
+            if one["status"] != "in-progress":
+                break
+            await asyncio.sleep(1.0)
         if one["status"] not in ("completed", "aborted", "canceled"):
             await self._ask("POST", f"/fleet/rollouts/{rollout}/abort", {})
         return str(one["status"])
@@ -304,9 +308,14 @@ async def offered(lab: ImageLab) -> None:
     lab.say(f"  fetched {fetched} of {size} bytes: {fetched / size:.3f}")
     assert told["phase"] == "good", told
     assert offers.boots == [f"{old.other} try"], offers.boots
-    slots = (await lab.slots()).splitlines()[1]
+    slots = " ".join((await lab.slots()).splitlines()[:2])
     assert f"primary={old.other}" in slots, slots
     lab.say(f"  {slots}")
+    await lab.machine.order("sync")
+    await lab.machine.cut()
+    await lab.power_on()
+    assert booted(lab) is old.other
+    lab.say(f"  a plain power-on boots it again: {await lab.until_armed()}")
 
 
 # Power cuts
