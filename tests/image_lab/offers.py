@@ -58,6 +58,7 @@ SABOTAGED = {
     "no-network": "systemd.mask=systemd-networkd.service",
     "no-camera-service": "systemd.mask=tillsyn-eye.socket systemd.mask=tillsyn-eye.service",
     "guard-crashes": drop_in("guard", "[Service]\nExecStartPost=+/bin/sh -c 'sleep 3; kill -SEGV $MAINPID'\n"),
+    "guard-never-ready": drop_in("guard", "[Service]\nExecStart=\nExecStart=/bin/sleep infinity\n"),
     "hangs": drop_in("link", f"[Service]\nExecStartPost=+/bin/sh -c '{HANG}'\n"),
 }
 """Name to what its command line has more: the system is the next one, and one part of it does not work."""

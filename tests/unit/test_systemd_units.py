@@ -215,6 +215,16 @@ def test_upkeep_finds_what_its_unit_leaves_it():
     assert "restart tillsyn-link.service tillsyn-upkeep.service" in program
 
 
+def test_who_judges_a_try_does_not_wait_for_what_is_judged():
+    """Mutation: tillsyn-guard.service in its After=."""
+    assert words("tillsyn-healthy.service", "After") == {"tillsyn-slot.service"}
+
+
+def test_upkeep_is_stopped_before_the_guard_whose_loss_it_would_tell():
+    """Mutation: leave out After=tillsyn-guard.service. What is started after another is stopped before it."""
+    assert "tillsyn-guard.service" in words("tillsyn-upkeep.service", "After")
+
+
 def test_an_eye_is_never_started_by_anybody_but_its_socket():
     assert values("tillsyn-eye.service", "Restart") == ["no"]
     assert "WantedBy" not in dict(lines("tillsyn-eye.service"))
