@@ -43,7 +43,7 @@ def keep_sha256(sdp: str) -> str:
         for line in sdp.splitlines()
         if not line.startswith("a=fingerprint:") or line.startswith("a=fingerprint:sha-256 ")
     ]
-    return "".join(f"{line}\r\n" for line in kept)
+    return "\r\n".join([*kept, ""])
 
 
 def candidates(untrusted_sdp: str) -> list[str]:
