@@ -210,6 +210,15 @@ def booted(lab: ImageLab) -> Slot:
     return next(slot for slot, number in PARTITION.items() if number == lab.machine.number)
 
 
+async def stays(lab: ImageLab, slot: Slot) -> None:
+    """The slot that runs is the one that a plain power-on boots after the power was cut."""
+    await lab.machine.order("sync")
+    await lab.machine.cut()
+    await lab.power_on()
+    assert booted(lab) is slot
+    lab.say(f"  a plain power-on after it boots slot {slot}: {await lab.until_armed()}")
+
+
 async def update(lab: ImageLab) -> None:
     """Into the other slot, a try, good, and after a plain power-on still there."""
     old = booted(lab)
@@ -221,12 +230,7 @@ async def update(lab: ImageLab) -> None:
     slots = await lab.slots()
     assert f"running={old.other} try=yes primary={old.other}" in slots, slots
     lab.say(f"update: slot {old.other} tried, armed {facts}, found good: {slots.splitlines()[1]}")
-    await lab.machine.order("sync")
-    await lab.machine.cut()
-    await lab.power_on()
-    assert booted(lab) is old.other
-    await lab.until_armed()
-    lab.say(f"  a plain power-on after it boots slot {old.other}")
+    await stays(lab, old.other)
 
 
 async def falls_back(lab: ImageLab, name: str, limit_s: float) -> None:
