@@ -89,18 +89,28 @@ class BenchWorld:
         self.path = Path(path)
         self.pan_pin = pan_pin
         self.path.mkdir(parents=True, exist_ok=True)
+        self._scene_path = self.path / "room.json"
         self._scene = RoomScene()
         self._scene_mark: tuple[int, int, int] | None = None
+        self._hands_path = self.path / "hands.json"
         self._hands = HandsOn()
         self._hands_mark: tuple[int, int, int] | None = None
+        self._pins_path = self.path / "pins.json"
+        self._pins: tuple[bytes, dict[int, PinState]] = (b"", {})
 
     def pins(self) -> dict[int, PinState]:
         """Every pin that was ever driven, by GPIO number."""
         try:
-            rows: dict[str, dict[str, Any]] = json.loads((self.path / "pins.json").read_text())
+            said = self._pins_path.read_bytes()
         except FileNotFoundError:
             return {}
-        return {int(number): PinState(**row) for number, row in rows.items()}
+        # Asked 25 times a second, and the same for hours. Known by its words: two that are written in one tick of the
+        # file system's clock may look alike from outside.
+        known = self._pins
+        if said != known[0]:
+            rows: dict[str, dict[str, Any]] = json.loads(said)
+            known = self._pins = said, {int(number): PinState(**row) for number, row in rows.items()}
+        return dict(known[1])
 
     def pin(self, number: int) -> PinState:
         """What one pin does; an input where nothing drove it yet."""
@@ -140,7 +150,7 @@ class BenchWorld:
 
     def hands(self) -> HandsOn:
         """What was done to the home by now; cheap enough to be asked 50 times a second."""
-        mark = self._mark("hands.json")
+        mark = self._mark(self._hands_path)
         if mark is None:
             self._hands = HandsOn()
         elif mark != self._hands_mark:
@@ -218,7 +228,7 @@ class BenchWorld:
 
     def scene(self) -> RoomScene:
         """What there is to see now; cheap enough for every frame. A file that is half written changes nothing."""
-        mark = self._mark("room.json")
+        mark = self._mark(self._scene_path)
         if mark is None:
             self._scene, self._scene_mark = RoomScene(), None
         elif mark != self._scene_mark:
@@ -233,10 +243,10 @@ class BenchWorld:
         """Change what there is to see; cameras notice at their next frame."""
         self._write_json("room.json", asdict(scene))
 
-    def _mark(self, name: str) -> tuple[int, int, int] | None:
+    def _mark(self, path: Path) -> tuple[int, int, int] | None:
         """What changes when a file is written anew; None while there is none."""
         try:
-            status = (self.path / name).stat()
+            status = path.stat()
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
