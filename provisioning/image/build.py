@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -328,6 +329,7 @@ def _kernel(setting: Setting, packages: Sequence[LockedPackage], work: Path, roo
     unpacked = work / "kernel"
     unpacked.mkdir()
     _run(["dpkg-deb", "-x", str(archive.fetch(package, setting.mirror, setting.cache / "debs")), str(unpacked)])
+    add_licence(package.name, unpacked, setting.out / "licences.tar.gz")
     modules = next(path for path in (unpacked / "lib/modules", unpacked / "usr/lib/modules") if path.is_dir())
     release = next(modules.iterdir()).name
     source = modules / release
@@ -348,6 +350,7 @@ def _modules(setting: Setting, packages: Sequence[LockedPackage], work: Path, ro
         unpacked = work / package.name
         unpacked.mkdir()
         _run(["dpkg-deb", "-x", str(archive.fetch(package, setting.mirror, setting.cache / "debs")), str(unpacked)])
+        add_licence(package.name, unpacked, setting.out / "licences.tar.gz")
         names = [path for path in (unpacked / "usr/lib/python3/dist-packages").iterdir() if path.is_dir()]
         for path in names:
             if path.suffix != ".egg-info":
@@ -505,18 +508,40 @@ def _parent(path: Path) -> Path:
 
 def _licences(root: Path, packages: Sequence[LockedPackage], target: Path) -> None:
     """Every package's copyright file, to be put beside the image."""
+    texts = {}
+    for package in packages:
+        path = root / "usr/share/doc" / package.name / "copyright"
+        if path.is_file():
+            texts[f"{package.name}/copyright"] = path.read_bytes()
+    _write_licences(texts, target)
+
+
+def add_licence(package: str, unpacked: Path, target: Path) -> None:
+    """The copyright file of a package that is only unpacked. Raises RecipeError where it has none."""
+    path = unpacked / "usr/share/doc" / package / "copyright"
+    if not path.is_file():
+        raise RecipeError(
+            f"{package}: no usr/share/doc/{package}/copyright in the package: nothing without its licence"
+        )
+    texts = {}
+    with tarfile.open(target) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file is not None
+            texts[member.name] = file.read()
+    _write_licences(texts | {f"{package}/copyright": path.read_bytes()}, target)
+
+
+def _write_licences(texts: dict[str, bytes], target: Path) -> None:
     with (
         target.open("wb") as raw,
         gzip.GzipFile("", "wb", 9, raw, 0) as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):
-        for package in packages:
-            path = root / "usr/share/doc" / package.name / "copyright"
-            if path.is_file():
-                member = tarfile.TarInfo(f"{package.name}/copyright")
-                member.size = path.stat().st_size
-                with path.open("rb") as file:
-                    tar.addfile(member, file)
+        for name, text in sorted(texts.items()):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
 
 
 def _trim(root: Path) -> None:

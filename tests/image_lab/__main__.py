@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from tests.image_lab import card, kept, offers, shows
+from tests.image_lab import card, kept, offers, returning, shows
 from tests.image_lab.lab import ImageLab, running
 from tests.net_lab.network import obstacle, seclude
 
@@ -47,13 +47,14 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
         **{name: partial(offers.sabotaged, name=name) for name in offers.SABOTAGED},
         "offered": offers.offered,
         "points": offers.points,
+        "returned": returning.returned,
     }
 
 
 BUNDLES = {"update": ("good", None), "panics": ("panics", shows.panics), "unguarded": ("unguarded", shows.unguarded)}
 """What a show installs, and what is changed in it."""
-OF_OFFERS = ("refused", *offers.SABOTAGED, "offered", "points")
-"""What needs a next build as well; hours, so asked for by name."""
+BY_NAME = ("refused", *offers.SABOTAGED, "offered", "points", "returned")
+"""What takes hours, or leaves the card as another; so asked for by name. All but the last need a next build as well."""
 NEEDED = ("first", "armed")
 """Before any other show, on a new card."""
 PLACE = Path("/run/tillsyn-image-lab")
@@ -150,7 +151,7 @@ def main() -> int:
     if options.begin and not options.only:
         print("--from: say by --only which shows", file=sys.stderr)
         return 2
-    names = [name for name in options.only.split(",") if name] or [name for name in known if name not in OF_OFFERS]
+    names = [name for name in options.only.split(",") if name] or [name for name in known if name not in BY_NAME]
     if unknown := set(names) - set(known):
         print(f"no such show: {', '.join(sorted(unknown))}. There are: {', '.join(known)}", file=sys.stderr)
         return 2

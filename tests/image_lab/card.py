@@ -132,20 +132,28 @@ class Card:
         data.put({f"{name}/": (b"", mode, uid, gid) for name, (mode, uid, gid) in folders.items()}, scratch)
         data.write_back()
 
-    def data(self, key_hex: str, plain: Path) -> Data:
-        return Data(self, key_hex, plain)
+    def data(self, key_hex: str, plain: Path, *, head: bytes | None = None) -> Data:
+        return Data(self, key_hex, plain, head=head)
+
+    def head(self) -> bytes:
+        """Header and key slots of the data partition."""
+        with self.path.open("rb") as file:
+            file.seek(self.parts()["data"].start)
+            return file.read(LUKS_BYTES)
 
 
 class Data:
     """The data partition in the clear, as a file beside the card. `write_back` puts changes onto the card again."""
 
-    def __init__(self, card: Card, key_hex: str, plain: Path, *, made: bool = False) -> None:
-        """Open it into `plain`; with `made`, what is in `plain` already is to become it."""
+    def __init__(self, card: Card, key_hex: str, plain: Path, *, made: bool = False, head: bytes | None = None) -> None:
+        """Open it into `plain`; with `made`, what is in `plain` already is to become it.
+
+        `head` is another header than the card's: one that somebody copied earlier. No file system is looked for then.
+        """
         self.card, self.plain, self._made = card, plain, made
         self._part = card.parts()["data"]
-        with card.path.open("rb") as file:
-            file.seek(self._part.start)
-            head = file.read(LUKS_BYTES)
+        self._copied = head is not None
+        head = card.head() if head is None else head
         if head[:6] != b"LUKS\xba\xbe":
             raise CardError("the data partition was not made")
         size = struct.unpack(">Q", head[8:16])[0]
@@ -154,13 +162,13 @@ class Data:
         segment = meta["segments"]["0"]
         assert segment["encryption"] == "aes-xts-plain64"
         self._offset, self._sector = int(segment["offset"]), int(segment["sector_size"])
-        self._key = _volume_key(head, meta, key_hex.encode())
+        self.volume_key = _volume_key(head, meta, key_hex.encode())
         if not made:
             self._decrypt()
 
     def _crypt(self, data: bytes, number: int, *, encrypt: bool) -> bytes:
         tweak = struct.pack("<QQ", number * (self._sector // SECTOR), 0)
-        cipher = Cipher(algorithms.AES(self._key), modes.XTS(tweak))
+        cipher = Cipher(algorithms.AES(self.volume_key), modes.XTS(tweak))
         work = cipher.encryptor() if encrypt else cipher.decryptor()
         return work.update(data) + work.finalize()
 
@@ -177,6 +185,8 @@ class Data:
                 else:
                     out.write(self._crypt(sealed, number, encrypt=False))
             out.truncate(length)
+        if self._copied:
+            return
         # What a power cut left in the journal is put in its place, as the next mount would.
         sh("e2fsck", "-fy", str(self.plain), ok=(0, 1, 2))
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gateway.ledger import read_records, unclosed_check, verify_directory
 from provisioning import bench_home
 from tests.image_lab import kept
 from tests.image_lab.card import Card, CardError
 from tests.image_lab.enrol import FILM, enrol, new_data_key
 from tests.image_lab.machine import BOOT_LIMIT_S, Machine, disk_of
+from tests.image_lab.people import stewards
 from tests.net_lab import front
 from tests.net_lab.lab import INTERFACE, PLACES, Lab
 from tests.net_lab.network import ROOT, LabError, Network, within
@@ -212,19 +211,24 @@ class ImageLab:
             files = {f"journal/planted-{number}": (os.urandom(5000) + needle, 0o600, 0, 0)
                      for number, needle in enumerate(kinds.values())}  # fmt: skip
             data.put(files, self.directory)
-        finder, hits, read = Needles(known), [], 0
-        step, overlap = 8 << 20, 256
-        with data.plain.open("rb") as file:
-            while True:
-                file.seek(read)
-                piece = file.read(step + overlap)
-                if not piece:
-                    break
-                if piece.count(0) != len(piece):
-                    hits += finder.find(piece)
-                read += step
-        return {"mib": read >> 20, "needles": len(known), "hits": sorted(set(hits)),
+        hits = hits_in(data.plain, known)
+        return {"mib": data.plain.stat().st_size >> 20, "needles": len(known), "hits": sorted(hits),
                 "kinds": len({name.split(":")[0] for name in known.values()})}  # fmt: skip
+
+
+def hits_in(path: Path, known: dict[bytes, str]) -> set[str]:
+    """What is found in any block of a file, by name."""
+    finder, hits, read = Needles(known), set(), 0
+    step, overlap = 8 << 20, 256
+    with path.open("rb") as file:
+        while True:
+            file.seek(read)
+            piece = file.read(step + overlap)
+            if not piece:
+                return hits
+            if piece.count(0) != len(piece):
+                hits |= set(finder.find(piece))
+            read += step
 
 
 @asynccontextmanager
@@ -248,13 +252,10 @@ async def running(built: Path, directory: Path, *, resumed: bool = False) -> Asy
         else:
             port = bench_home.free_port()
             home = bench_home.make(directory / "bench", places=PLACES, http_port=port)
-            # The planner is the steward as well: who begins a rollout.
-            table = msgspec.toml.decode(home.centre_config.read_bytes())
-            table["accounts"][1]["roles"].append("steward")
-            home.centre_config.write_bytes(msgspec.toml.encode(table))
             known = kept.Kept(home, port, new_data_key(), version=0, build=kept.build_of(built))
             card = Card.make(built / "disk.img", directory / "card.img", mib=CARD_MIB)
             make_film(film)
+        stewards(known.home.centre_config)
         net = Lab(known.home, network, known.http_port)
         await net.start_centre()
         unix = directory / "bench" / "front" / "console.sock"

@@ -64,6 +64,7 @@ class Machine:
         self.tryboot_asked = False
         self.has_watchdog = False
         self.has_network = True
+        self.takes_discards = False
         self.boots = 0
         (directory / "shell.service").write_text(SHELL_UNIT)
         (directory / "key").write_text(key_hex)
@@ -89,7 +90,8 @@ class Machine:
         command += ["-serial", f"file:{self.directory / f'console-{self.boots}.txt'}"]
         for number, path in enumerate([self.card.path, *self.disks]):
             kind = "" if number == 0 else ",readonly=on"
-            command += ["-drive", f"if=none,id=d{number},file={path},format=raw,cache=unsafe{kind}"]
+            more = ",discard=unmap" if number == 0 and self.takes_discards else ""
+            command += ["-drive", f"if=none,id=d{number},file={path},format=raw,cache=unsafe{kind}{more}"]
             command += ["-device", f"virtio-blk-pci,drive=d{number}"]
         net = "user,id=net,ipv6=off" + ("" if self.has_network else ",restrict=on")
         command += ["-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile="]

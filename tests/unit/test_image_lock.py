@@ -15,13 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from gateway.core.error import ConfigError
-from provisioning.image import archive, compare, lock, profile, sbom, vulnerability
+from provisioning.image import archive, build, compare, lock, profile, sbom, vulnerability
 from provisioning.image.cpio import write_cpio
 from provisioning.image.disk import table
 from provisioning.image.error import ImageMismatchError, RecipeError
@@ -278,6 +279,22 @@ def test_the_bill_of_materials_names_every_package_and_wheel_and_is_the_same_twi
     assert bash["licenses"] == [{"license": {"name": "GPL-3+"}}]
     assert re.fullmatch(r"pkg:deb/debian/bash@[^?]+\?arch=arm64&distro=trixie", bash["purl"])
     assert len({each["bom-ref"] for each in document["components"]}) == len(document["components"])
+
+
+def test_a_package_that_is_only_unpacked_brings_its_licence_or_is_not_built_in(tmp_path):
+    target, unpacked = tmp_path / "licences.tar.gz", tmp_path / "unpacked"
+    (tmp_path / "usr/share/doc/bash").mkdir(parents=True)
+    (tmp_path / "usr/share/doc/bash/copyright").write_bytes(b"bash")
+    build._licences(tmp_path, [package()], target)
+    with pytest.raises(RecipeError, match="linux-image-1: no usr/share/doc"):
+        build.add_licence("linux-image-1", unpacked, target)
+    (unpacked / "usr/share/doc/linux-image-1").mkdir(parents=True)
+    (unpacked / "usr/share/doc/linux-image-1/copyright").write_bytes(b"GPL-2")
+    build.add_licence("linux-image-1", unpacked, target)
+    with tarfile.open(target) as tar:
+        assert {member.name: tar.extractfile(member).read() for member in tar} == {
+            "bash/copyright": b"bash", "linux-image-1/copyright": b"GPL-2"
+        }  # fmt: skip
 
 
 def test_licences_are_read_from_a_machine_readable_file_and_guessed_from_no_other():

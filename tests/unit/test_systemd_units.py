@@ -28,12 +28,12 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import msgspec
 import pytest
 
 from gateway.config import UpkeepConfig, load
 from gateway.services import commands, slots
 from gateway.services.erase import EraseConfig
+from gateway.services.erase import read as read_erase
 from provisioning.wizard import commands as wizard
 
 ROOT = Path(__file__).parents[2]
@@ -280,10 +280,16 @@ def test_a_returned_device_is_erased_before_anything_else_of_ours_and_starts_ane
     (stop,) = values(unit, "ExecStartPre")
     assert {path.name for path in UNITS.glob("tillsyn-*.socket")} <= set(stop.split())
     config = return_config()
+    assert config.volume is not None
+    carry = Path(config.volume.carry)
+    selection = (IMAGE / "root/usr/lib/tillsyn/with-selection").read_text()
+    assert f"directory={carry.parent}\n" in selection
+    assert f'[ ! -e "$directory/{carry.name}" ] || : >/run/tillsyn/carried\n' in selection
     assert values("tillsyn-erase.path", "PathExists") == [config.mark]
-    assert set(values(unit, "ConditionPathExists")) == {
-        "/var/lib/tillsyn/config/erase.toml", f"|{config.mark}", f"|{config.begun}"
-    }  # fmt: skip
+    assert values(unit, "ConditionPathExists") == [f"|{config.mark}", f"|{config.begun}", "|/run/tillsyn/carried"]
+    assert {"tillsyn-data.service", "tillsyn-slot.service"} <= words(unit, "After"), "who says that something waits"
+    assert config.volume.key == f"/run/credentials/{unit}/{values(unit, 'ImportCredential')[0]}"
+    assert set(values(unit, "ImportCredential")) == set(values("tillsyn-data.service", "ImportCredential"))
     program = (IMAGE / "root/usr/lib/tillsyn/data-partition").read_text()
     made = re.findall(r"^\t\tinstall -d (.*)$", program, re.MULTILINE)
     folders = {word for line in made for word in re.sub(r"-[mog] \S+", "", line).split()}
@@ -292,10 +298,7 @@ def test_a_returned_device_is_erased_before_anything_else_of_ours_and_starts_ane
 
 
 def return_config() -> EraseConfig:
-    """The one that docs/return.md prints."""
-    block = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "return.md").read_text(), re.DOTALL)
-    assert block is not None
-    return msgspec.toml.decode(block[1].encode(), type=EraseConfig, strict=True)
+    return read_erase(IMAGE / "root/usr/lib/tillsyn/erase.toml")
 
 
 def test_what_take_place_makes_a_home_from_goes_before_the_home():
