@@ -40,6 +40,7 @@ export const getPlan = () => ask("/api/v1/plan");
 export const getAgreements = (gateway) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/agreements`);
 export const getMeaning = (agreement) => postJson("/api/v1/plan/meaning", {agreement});
 export const getReturns = () => ask("/api/v1/returns");
+export const closeReturn = (gateway, why) => postJson(`/api/v1/homes/${encodeURIComponent(gateway)}/return/close`, {why});
 export const getDrafts = () => ask("/api/v1/drafts");
 export const endDraft = (id) => postJson(`/api/v1/drafts/${encodeURIComponent(id)}/end`, {});
 export const sendTrust = (gateway, statement) => ask(`/api/v1/homes/${encodeURIComponent(gateway)}/trust`, {

@@ -1,7 +1,8 @@
 // A lent device goes back (docs/return.md): a steward ends its use; a second person, who has compared the six digits with
-// those that the device shows to whoever holds it, has it erased. The device checks all of it again.
+// those that the device shows to whoever holds it, has it erased. The device checks all of it again. One that does not come
+// back is closed here alone.
 
-import {command, getReturns} from "./api.js";
+import {closeReturn, command, getReturns} from "./api.js";
 import {byId, complain, desk, may, openHome, say, setText} from "./desk.js";
 import {newId} from "./jws.js";
 import {t} from "./say.js";
@@ -13,6 +14,8 @@ const REFUSALS = {
   "nonce-unknown": t("The device shows other digits. Hold its button again, and compare once more."),
   "busy": t("The centre has not all of this home's log yet. Wait a minute, then try again."),
 };
+
+const WHYS = {lost: t("It is lost"), broken: t("It is broken"), destroyed: t("It was destroyed, with its card")};
 
 const shown = {gateway: null, row: null, isSending: false};
 
@@ -26,17 +29,23 @@ export function showReturn() {
     box.open = false;
     byId("return-sure").checked = false;
     byId("return-typed").value = "";
+    byId("return-lost").open = false;
+    byId("return-cared").checked = false;
+    byId("return-why").value = "";
     setText(byId("return-state"), "");
   }
   const {row} = shown;
   const canSign = desk.operator && !shown.isSending && desk.check === null;
   byId("return-first").hidden = !may("steward") || Boolean(row?.statement);
   byId("return-order").disabled = !canSign || !byId("return-sure").checked;
-  byId("return-second").hidden = !row?.code;
+  byId("return-second").hidden = !row?.code || Boolean(row.closed_unix_s);
+  byId("return-lost").hidden = !may("steward") || Boolean(row?.statement) || Boolean(row?.closed_unix_s);
+  byId("return-close").disabled = shown.isSending || !byId("return-cared").checked || !byId("return-why").value;
   byId("return-erase").disabled = !canSign;
   setText(byId("return-code"), row?.code ? `${row.code.slice(0, 3)} ${row.code.slice(3)}` : "");
   byId("return-paper").hidden = !row;
   if (row) byId("return-paper").href = `/api/v1/homes/${encodeURIComponent(row.gateway)}/return/protocol.pdf?install_epoch=${row.install_epoch}`;
+  if (row?.closed_unix_s && !row.statement) setText(byId("return-state"), t("Closed without the device by {who}: {why}. The device has not confirmed it.", {who: row.closed_by, why: WHYS[row.closed_why] ?? row.closed_why}));
   if (row?.statement) setText(byId("return-state"), t("The device has said its last word and is erased. {who} confirmed it.", {who: row.second}));
 }
 
@@ -88,9 +97,28 @@ function erase() {
   return send("device.erase", {version: shown.row.version, code}, "accepted", words);
 }
 
+async function close() {
+  const home = openHome();
+  if (!home || shown.isSending) return;
+  shown.isSending = true;
+  showReturn();
+  say("");
+  try {
+    await closeReturn(home.gateway, byId("return-why").value);
+    await look();
+  } catch (error) {
+    if (desk.gateway === home.gateway) complain(error);
+  } finally {
+    shown.isSending = false;
+    showReturn();
+  }
+}
+
 export function beginReturn() {
   byId("return-box").addEventListener("toggle", () => { if (byId("return-box").open) look().catch(complain); });
   byId("return-sure").addEventListener("change", showReturn);
+  for (const id of ["return-cared", "return-why"]) byId(id).addEventListener("change", showReturn);
+  byId("return-close").addEventListener("click", () => { void close(); });
   byId("return-order").addEventListener("click", () => { void order(); });
   byId("return-erase").addEventListener("click", () => { void erase(); });
 }

@@ -5,7 +5,7 @@ languages; axe-core finds nothing.
 
 Mutations that turn it red: send under the version that the home has; keep what is prepared when a tick changes; pause
 on the ground of an agreement while a newer one is not confirmed (all in overview.js); send typed digits that are not
-those of the centre (giveback.js).
+those of the centre; close without a word of what became of the device, or of who lives there (giveback.js).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ async def _look(page: Page, shots: Path, name: str) -> None:
 
 async def _take_back(page: Page, url: str, shots: Path) -> None:
     await page.goto(f"{url}/#gw-alder")
-    await page.get_by_test_id("return-box").locator("summary").click()
+    await page.get_by_test_id("return-box").locator("summary").first.click()
     order = page.get_by_test_id("return-order")
     await expect(order).to_be_disabled()
     await page.locator("#return-sure").check()
@@ -73,7 +73,7 @@ async def _take_back(page: Page, url: str, shots: Path) -> None:
 
 async def _confirm(page: Page, url: str, shots: Path) -> None:
     await page.goto(f"{url}/#gw-alder")
-    await page.get_by_test_id("return-box").locator("summary").click()
+    await page.get_by_test_id("return-box").locator("summary").first.click()
     code = page.get_by_test_id("return-code")
     await expect(code).to_have_text(re.compile(r"[0-9]{3} [0-9]{3}"), timeout=15_000)
     await expect(page.get_by_test_id("return-order")).to_be_hidden()
@@ -85,6 +85,28 @@ async def _confirm(page: Page, url: str, shots: Path) -> None:
     await page.get_by_test_id("return-erase").click()
     await expect(page.locator("#return-state")).to_contain_text("is erased", timeout=15_000)
     await _look(page, shots, "return-2-confirmed-en")
+
+
+async def _close_without(page: Page, url: str, shots: Path) -> None:
+    """A device that does not come back: not before it is said what became of it, and that whoever lives there is cared
+    for.
+    """
+    await page.goto(f"{url}/#gw-dogwood")
+    await page.get_by_test_id("return-box").locator("summary").first.click()
+    await page.get_by_test_id("return-lost").locator("summary").click()
+    close = page.get_by_test_id("return-close")
+    await page.locator("#return-cared").check()
+    await expect(close).to_be_disabled()
+    await page.get_by_test_id("return-why").select_option("lost")
+    await expect(close).to_be_enabled()
+    await page.locator("#return-cared").uncheck()
+    await expect(close).to_be_disabled()
+    await page.locator("#return-cared").check()
+    await _look(page, shots, "return-3-lost-en")
+    await close.click()
+    await expect(page.locator("#return-state")).to_contain_text("Closed without the device by", timeout=15_000)
+    await expect(page.get_by_test_id("return-lost")).to_be_hidden()
+    await _look(page, shots, "return-4-closed-en")
 
 
 @pytest.mark.timeout(200)
@@ -211,6 +233,7 @@ def test_a_planner_sees_all_homes_and_pauses_several_and_sends_again(tmp_path: P
             await other.goto(f"{url}/login?token={place.tokens['in-a']}")
             await _confirm(other, url, shots)
             assert place.homes["gw-alder"].obstacle == "returned"
+            await _close_without(page, url, shots)
             assert errors == []
             await browser.close()
 
