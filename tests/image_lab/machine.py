@@ -65,6 +65,7 @@ class Machine:
         self.has_watchdog = False
         self.has_network = True
         self.takes_discards = False
+        self.more_words = ""
         self.boots = 0
         (directory / "shell.service").write_text(SHELL_UNIT)
         (directory / "key").write_text(key_hex)
@@ -86,7 +87,7 @@ class Machine:
             path.unlink(missing_ok=True)
         command = ["qemu-system-aarch64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", *CPU]
         command += ["-kernel", str(self.directory / "kernel.img"), "-initrd", str(self.directory / "initrd.img")]
-        command += ["-append", f"{line} {WORDS}", "-dtb", str(tree)]
+        command += ["-append", f"{line} {WORDS} {self.more_words}".strip(), "-dtb", str(tree)]
         command += ["-serial", f"file:{self.directory / f'console-{self.boots}.txt'}"]
         for number, path in enumerate([self.card.path, *self.disks]):
             kind = "" if number == 0 else ",readonly=on"
