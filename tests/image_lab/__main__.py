@@ -78,6 +78,7 @@ async def run(options: argparse.Namespace, names: list[str]) -> int:
         card.sh("mount", "--bind", str(real), str(PLACE))
         async with running(options.built.absolute(), PLACE, resumed=bool(options.begin)) as lab:
             lab.next, lab.signers = options.next, options.signers.absolute()
+            lab.machine.has_watchdog = names == ["hangs"]
             for name in names:
                 if name in BUNDLES:
                     shows.add_bundle(lab, options.built.absolute(), options.signers.absolute(), *BUNDLES[name])

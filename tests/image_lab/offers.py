@@ -274,9 +274,11 @@ async def sabotaged(lab: ImageLab, name: str) -> None:
     offers = await offers_of(lab)
     old = booted(lab)
     offers.make(name, lambda boot, scratch: reword(boot, scratch, SABOTAGED[name]))
-    lab.machine.has_watchdog = name == "hangs"
-    if name == "hangs":
+    if name != "hangs":
+        lab.machine.has_watchdog = False
+    elif not lab.machine.has_watchdog:
         # The board's watchdog, from the next power-on.
+        lab.machine.has_watchdog = True
         await lab.machine.order("sync")
         await lab.machine.cut()
         await lab.power_on()
@@ -316,10 +318,10 @@ async def offered(lab: ImageLab) -> None:
 
 # Power cuts
 
-POINTS = {"offered": 1, "downloading": 8, "installed": 3, "rebooting": 5, "first boot": 8, "gate": 3}
+POINTS = {"offered": 1, "downloading": 5, "installed": 2, "rebooting": 4, "first boot": 6, "gate": 2}
 """At most so many copies of the card by time, of what happens under that name."""
-EVERY_S = {"downloading": 15.0, "rebooting": 1.0, "first boot": 14.0, "gate": 150.0}
-SELECTION_POINTS = 13
+EVERY_S = {"downloading": 60.0, "rebooting": 2.0, "first boot": 15.0, "gate": 200.0}
+SELECTION_POINTS = 30
 """At most so many copies at a change of the slot selection: what is pending, tried, and good."""
 SELECTION_BYTES = 1 << 20
 """Its file system is empty but for three small files, which lie at its beginning."""
@@ -443,10 +445,10 @@ async def after_cut(lab: ImageLab, path: Path, old: Slot) -> str:
         await machine.cut()
         shutil.rmtree(folder)
     slot = re.search(r"^slot=(\w)$", said, re.MULTILINE)
-    shown = re.search(r"^running=.*$", said, re.MULTILINE)
-    good = re.search(r"good=((?:\w ?)*)", shown[0]) if shown else None
-    is_good = slot is not None and good is not None and slot[1] in good[1].split()
-    sound = is_good and "\nverity\n" in said and "\nsuccess\n" in said and "verified:" in said and "try=0" in said
+    shown = re.search(r"^(running=.*)\n(good=([ab ]*) pending=.*)$", said, re.MULTILINE)
+    is_good = slot is not None and shown is not None and slot[1] in shown[3].split()
+    marks = ("\nverity\n", "\nsuccess\n", "verified:", "try=0\n")
+    sound = is_good and all(mark in said for mark in marks)
     state = re.search(r'"type":"(\w+)"', said)
-    words = f"slot {slot[1]} in {took_s:.0f} s, {shown[0]}" if slot and shown else said
+    words = f"slot {slot[1]} in {took_s:.0f} s, {shown[1]} {shown[2]}" if slot and shown else said
     return f"{'' if sound else 'WRONG: '}{words}; " + (f"upkeep {state[1] if state else 'has no state'}")
