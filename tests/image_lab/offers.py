@@ -326,7 +326,11 @@ SELECTION_POINTS = 30
 SELECTION_BYTES = 1 << 20
 """Its file system is empty but for three small files, which lie at its beginning."""
 
-LEFT_OUT_AFTER_CUT = ("upkeep.service", "upkeep.socket", "link.service", "tunnel.service", "tunnel.socket")
+LEFT_OUT_AFTER_CUT = (
+    *("tillsyn-upkeep.service", "tillsyn-upkeep.socket", "tillsyn-link.service"),
+    *("tillsyn-tunnel.service", "tillsyn-tunnel.socket"),
+    *("systemd-networkd.service", "systemd-networkd.socket", "systemd-resolved.service", "systemd-timesyncd.service"),
+)
 
 
 @dataclass
@@ -428,7 +432,7 @@ async def after_cut(lab: ImageLab, path: Path, old: Slot) -> str:
     folder.mkdir()
     machine = Machine(Card(path), folder, key_hex=lab.key_hex)
     machine.has_network = False
-    machine.more_words = " ".join(f"systemd.mask=tillsyn-{each}" for each in LEFT_OUT_AFTER_CUT)
+    machine.more_words = " ".join(f"systemd.mask={each}" for each in LEFT_OUT_AFTER_CUT)
     began_s = time.monotonic()
     try:
         await machine.power_on()
