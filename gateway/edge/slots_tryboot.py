@@ -3,7 +3,9 @@
 Every file is replaced whole: a new name, its content fsynced, a rename, the directory fsynced. On FAT a rename over an
 existing name is two writes. A power cut between them leaves two names for one content; truncating or removing the
 left-over name would then free what the good name stands on. So a left-over is never touched and its name never used
-again. Source: fs/fat/namei_vfat.c, vfat_rename.
+again. All of it holds on a mount with `dirsync` only: without it the good name leads to clusters that are free already,
+until the file's inode is written back, which no fsync of the directory does. Source: fs/fat/namei_vfat.c, vfat_rename
+and vfat_sync_ipos.
 
 Two files say what is so: `autoboot.txt`, which the firmware reads, and `slots.txt`, our book. The firmware's is written
 first when an update is committed: if the book is then behind, `at_boot` sees that and completes it.

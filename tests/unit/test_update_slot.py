@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class FatDisk(Disk):
 
     Names lead to contents ("clusters"). `live` is what the running system sees, `kept` what is on the medium. Contents
     get there by fsync; names by the directory's fsync, or any time before it. `cut_at` counts the steps after which
-    the power may go; a rename over a name is two steps, as vfat does it.
+    the power may go; a rename over a name is two steps, as vfat does it on a mount with dirsync.
     """
 
     def __init__(self, files: dict[str, bytes], *, cut_at: int, names_kept: bool, links: dict[str, int] | None = None):
@@ -312,3 +313,19 @@ def test_without_word_of_the_initial_ram_disk_nothing_is_written(card):
     boot.write_text("nothing\n")
     with pytest.raises(SelectionFaultError):
         boot_facts(boot)
+
+
+def test_whoever_mounts_the_selection_does_so_with_dirsync():
+    """The model above is that of such a mount. What it is without one is seen on the image: `make image-test
+    ONLY=selection`. Mutation: the word out of either program.
+    """
+    recipe = Path(__file__).parents[2] / "image-build"
+    mounts = [
+        line
+        for path in (*(recipe / "root/usr/lib/tillsyn").iterdir(), recipe / "initrd/init")
+        for line in path.read_text().splitlines()
+        if "mount -t vfat" in line
+    ]
+    assert len(mounts) == 2
+    for line in mounts:
+        assert re.search(r"-o [a-z,]*\bdirsync\b", line), line
