@@ -99,25 +99,31 @@ class SlotSelection:
 
     def _replace(self, name: str, content: str) -> None:
         try:
-            partial, fd = self._new_file()
-            try:
-                write_all(self._disk, fd, content.encode())
-                self._disk.fsync(fd)
-            finally:
-                self._disk.close(fd)
-            self._disk.rename(partial, self._directory / name)
-            sync_directory(self._disk, self._directory)
+            replace_on_fat(self._disk, self._directory / name, content.encode())
         except OSError as exc:
             raise SelectionFaultError(f"{name} can't be written: {exc.strerror}") from exc
 
-    def _new_file(self) -> tuple[Path, int]:
-        for number in range(MAX_LEFT_OVERS):
-            path = self._directory / f"new-{number}.tmp"
-            try:
-                return path, self._disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            except FileExistsError:
-                continue
-        raise SelectionFaultError(f"{MAX_LEFT_OVERS} left-over files: this card is cut off too often")
+
+def replace_on_fat(disk: Disk, path: Path, content: bytes) -> None:
+    """Give `path` new content, whole. Raises OSError; SelectionFaultError when there is no name left for it."""
+    partial, fd = _new_file(disk, path.parent)
+    try:
+        write_all(disk, fd, content)
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+    disk.rename(partial, path)
+    sync_directory(disk, path.parent)
+
+
+def _new_file(disk: Disk, directory: Path) -> tuple[Path, int]:
+    for number in range(MAX_LEFT_OVERS):
+        path = directory / f"new-{number}.tmp"
+        try:
+            return path, disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            continue
+    raise SelectionFaultError(f"{MAX_LEFT_OVERS} left-over files: this card is cut off too often")
 
 
 def boot_facts(path: Path) -> tuple[Slot, bool]:

@@ -33,6 +33,7 @@ from msgspec import Meta
 
 from gateway.config.file import AbsolutePath, Config, load
 from gateway.core.error import ConfigError, IntegrityError
+from gateway.edge.slots_tryboot import replace_on_fat
 from gateway.edge.volume_cryptsetup import CryptsetupVolume
 from gateway.edge.volume_port import VolumePort
 from gateway.ledger.disk import Disk, replace_durably, sync_directory, write_all
@@ -51,7 +52,7 @@ class VolumeConfig(Config, frozen=True):
     key: AbsolutePath
     """The file with the pass key under which what is carried aside is sealed."""
     carry: AbsolutePath
-    """Where it waits, outside the volume; in a directory on which a new name is durable."""
+    """Where it waits, outside the volume; may be on FAT, beside files that a left-over name must not break."""
     kept: Annotated[list[AbsolutePath], Meta(max_length=32)]
     """The factory's files and directories."""
 
@@ -120,7 +121,7 @@ def carry_aside(config: VolumeConfig, disk: Disk) -> None:
         if len(content) > MAX_CARRIED_BYTES:
             raise ConfigError(f"kept: {len(content)} bytes are more than the factory ever puts there")
         nonce = os.urandom(NONCE_BYTES)
-        replace_durably(disk, carry, nonce + AESGCM(_key(config)).encrypt(nonce, content, None))
+        replace_on_fat(disk, carry, nonce + AESGCM(_key(config)).encrypt(nonce, content, None))
 
 
 def restore(config: VolumeConfig, disk: Disk) -> None:

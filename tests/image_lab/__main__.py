@@ -48,13 +48,14 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
         "offered": offers.offered,
         "points": offers.points,
         "returned": returning.returned,
+        "selection": shows.selection,
     }
 
 
 BUNDLES = {"update": ("good", None), "panics": ("panics", shows.panics), "unguarded": ("unguarded", shows.unguarded)}
 """What a show installs, and what is changed in it."""
-BY_NAME = ("refused", *offers.SABOTAGED, "offered", "points", "returned")
-"""What takes hours, or leaves the card as another; so asked for by name. All but the last need a next build as well."""
+BY_NAME = ("refused", *offers.SABOTAGED, "offered", "points", "returned", "selection")
+"""What takes long, or leaves the card as another; so asked for by name. All but the last two need a next build."""
 NEEDED = ("first", "armed")
 """Before any other show, on a new card."""
 PLACE = Path("/run/tillsyn-image-lab")
@@ -78,7 +79,9 @@ async def run(options: argparse.Namespace, names: list[str]) -> int:
         card.sh("mount", "--bind", str(real), str(PLACE))
         async with running(options.built.absolute(), PLACE, resumed=bool(options.begin)) as lab:
             lab.next, lab.signers = options.next, options.signers.absolute()
+            # What only some shows want is there from the first power-on where nothing else is asked for.
             lab.machine.has_watchdog = names == ["hangs"]
+            lab.machine.write_log = PLACE / "writes.log" if names == ["selection"] else None
             for name in names:
                 if name in BUNDLES:
                     shows.add_bundle(lab, options.built.absolute(), options.signers.absolute(), *BUNDLES[name])

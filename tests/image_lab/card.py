@@ -71,6 +71,12 @@ class Card:
             found[name] = Part(int(match[1]), name, row["start"] * SECTOR, row["size"] * SECTOR)
         return found
 
+    def read_part(self, part: str) -> bytes:
+        found = self.parts()[part]
+        with self.path.open("rb") as file:
+            file.seek(found.start)
+            return file.read(found.size)
+
     # The firmware's part
 
     def read_fat(self, part: str, name: str) -> bytes | None:

@@ -22,6 +22,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.image_lab import write_log
 from tests.image_lab.card import Card, CardError, sh
 
 BOOT_LIMIT_S = 1500.0
@@ -66,6 +67,9 @@ class Machine:
         self.has_network = True
         self.takes_discards = False
         self.more_words = ""
+        self.write_log: Path | None = None
+        """Where QEMU logs each write to the card, from the next power-on."""
+        self.selection_before = b""
         self.boots = 0
         (directory / "shell.service").write_text(SHELL_UNIT)
         (directory / "key").write_text(key_hex)
@@ -92,7 +96,11 @@ class Machine:
         for number, path in enumerate([self.card.path, *self.disks]):
             kind = "" if number == 0 else ",readonly=on"
             more = ",discard=unmap" if number == 0 and self.takes_discards else ""
-            command += ["-drive", f"if=none,id=d{number},file={path},format=raw,cache=unsafe{kind}{more}"]
+            source = f"file={path},format=raw"
+            if number == 0 and self.write_log is not None:
+                self.selection_before = self.card.read_part("select")
+                source = write_log.drive(path, self.write_log)
+            command += ["-drive", f"if=none,id=d{number},{source},cache=unsafe{kind}{more}"]
             command += ["-device", f"virtio-blk-pci,drive=d{number}"]
         net = "user,id=net,ipv6=off" + ("" if self.has_network else ",restrict=on")
         command += ["-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile="]
@@ -229,6 +237,15 @@ class Machine:
                 await self._monitor(reader, writer, word)
             await asyncio.to_thread(sh, "cp", "--sparse=always", str(self.card.path), str(to))
             await self._monitor(reader, writer, "cont")
+        finally:
+            writer.close()
+
+    async def stand_still(self) -> None:
+        """Every write that was begun has ended, and no other follows."""
+        reader, writer = await asyncio.open_unix_connection(str(self.directory / "qmp.sock"))
+        try:
+            for word in ("qmp_capabilities", "stop"):
+                await self._monitor(reader, writer, word)
         finally:
             writer.close()
 

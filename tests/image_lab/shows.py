@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gateway.update.slot import PARTITION, Slot
+from gateway.core.error import IntegrityError
+from gateway.update.slot import PARTITION, Slot, parse_autoboot
 from provisioning.image import bundle
-from tests.image_lab import walls
+from tests.image_lab import walls, write_log
 from tests.image_lab.card import CardError
 from tests.image_lab.enrol import WORLD
 from tests.image_lab.lab import ImageLab, enrol_card
@@ -283,3 +284,73 @@ async def flipped(lab: ImageLab) -> None:
 def _last(console: str) -> str:
     lines = [line for line in console.splitlines() if re.search("verity|panic|tillsyn:|corrupt", line, re.IGNORECASE)]
     return " / ".join(line.strip()[:110] for line in lines[:2]) or "left by the initial RAM disk"
+
+
+# The slot selection, write by write
+
+CHANGES = ("set-state b bad", "set-primary b", "try", "--boot /run/lab/b healthy", "--boot /run/lab/a healthy")
+"""Of RAUC, of the restart into an update, and of the health gate of either slot: all that ever change the selection."""
+WITHOUT_DIRSYNC = """
+mkdir -p /run/lab/select
+mount -t vfat -o nodev,nosuid,noexec /dev/disk/by-partlabel/select /run/lab/select
+"""
+
+
+async def selection(lab: ImageLab) -> None:
+    """After each single write of a boot and of every change, the firmware finds its file whole, and we find our book.
+
+    The same changes on a mount without dirsync show that the look can find something.
+    """
+    machine = lab.machine
+    if machine.write_log is None:
+        machine.write_log = lab.directory / "writes.log"
+        await machine.order("sync")
+        await machine.cut()
+        await lab.power_on()
+    await machine.until("systemctl --quiet is-active tillsyn-guard && systemctl --quiet is-active tillsyn-slot")
+    await machine.order("mkdir -p /run/lab; printf 'slot=a\ntry=1\n' >/run/lab/a; printf 'slot=b\ntry=1\n' >/run/lab/b")
+    for change in CHANGES * 2:
+        await machine.order(f"/usr/lib/tillsyn/slot-backend {change}")
+    await machine.stand_still()
+    looked, faults = look_at_each_write(lab)
+    lab.say(f"selection: {looked} writes, {len(faults)} of them leave it unsound: {faults[:3]}")
+    assert faults == []
+    assert looked > 50, "too few to say anything"
+    await machine.cut()
+
+    await lab.power_on()
+    await machine.until("systemctl --quiet is-active tillsyn-guard && systemctl --quiet is-active tillsyn-slot")
+    await machine.order("mkdir -p /run/lab; printf 'slot=b\ntry=1\n' >/run/lab/b")
+    own = "/usr/bin/tillsyn slot --directory /run/lab/select"
+    changes = f"{own} set-primary b; {own} --boot /run/lab/b healthy; umount /run/lab/select"
+    await machine.order(f"flock /run/tillsyn-select.lock sh -ec '{WITHOUT_DIRSYNC}{changes}'")
+    await machine.stand_still()
+    looked, faults = look_at_each_write(lab)
+    lab.say(f"  without dirsync: {looked} writes, {len(faults)} of them leave it unsound: {faults[:3]}")
+    assert faults != [], "the look finds nothing, whatever there is"
+    await machine.cut()
+
+
+def look_at_each_write(lab: ImageLab) -> tuple[int, list[str]]:
+    """(how many writes, what was wrong after which) of the slot selection since the power came."""
+    machine = lab.machine
+    assert machine.write_log is not None
+    scratch, looked, faults = lab.directory / "selection.vfat", 0, []
+    start = machine.card.parts()["select"].start
+    for state in write_log.states(machine.write_log, machine.selection_before, start):
+        looked += 1
+        scratch.write_bytes(state)
+        for name, accept in (("autoboot.txt", parse_autoboot), ("slots.txt", _accept_book)):
+            read = subprocess.run(["mtype", "-i", str(scratch), f"::{name}"], capture_output=True, check=False)
+            try:
+                if read.returncode != 0:
+                    raise IntegrityError(read.stderr.decode(errors="replace").strip()[:80])
+                accept(read.stdout.decode())
+            except (IntegrityError, UnicodeDecodeError) as exc:
+                faults.append(f"write {looked}: {name}: {exc}")
+    return looked, faults
+
+
+def _accept_book(text: str) -> None:
+    if re.fullmatch(r"good=[ab ]*\npending=[ab]?\ntried=(yes|no)\n", text) is None:
+        raise IntegrityError("not the whole book")

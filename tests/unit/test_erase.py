@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from gateway.core.error import ConfigError, IntegrityError
+from gateway.ledger.disk import PARTIAL_SUFFIX
 from gateway.services.erase import EraseConfig, RemovingDisk, VolumeConfig, is_wanted, read, run
 from tests.fakes.volume import FakeVolume
 
@@ -219,6 +220,16 @@ def test_what_is_carried_aside_is_sealed_and_only_this_device_opens_it(tmp_path)
     device.put(device.root / "key", b"1" * 64)
     with pytest.raises(IntegrityError):
         device.start(CutDisk())
+
+
+def test_a_name_that_a_cut_left_beside_the_carried_files_is_never_used_again(tmp_path):
+    """On FAT it may share its content with a good one. Mutation: `replace_durably` in carry_aside."""
+    device = Device(tmp_path / "device", with_volume=True)
+    left_over = [device.root / "select" / name for name in ("new-0.tmp", f"carry{PARTIAL_SUFFIX}")]
+    for path in left_over:
+        device.put(path, b"the firmware's")
+    finish(device)
+    assert [path.read_bytes() for path in left_over] == [b"the firmware's"] * 2
 
 
 def test_a_link_is_a_name_and_what_it_leads_to_stays(tmp_path):

@@ -1,8 +1,8 @@
 """The slot selection: whatever ends a try, and wherever the power is cut, a slot boots that was healthy once.
 
 Mutations tried, each turns a test here red:
-  edge/slots_tryboot.py, `_replace`: leave out `self._disk.fsync(fd)`            -> the cuts
-  edge/slots_tryboot.py, `_replace`: leave out `sync_directory`                   -> the cuts of a commit
+  edge/slots_tryboot.py, `replace_on_fat`: leave out `disk.fsync(fd)`             -> the cuts
+  edge/slots_tryboot.py, `replace_on_fat`: leave out `sync_directory`             -> the cuts of a commit
   edge/slots_tryboot.py, `_new_file`: O_TRUNC instead of O_EXCL (name used again) -> the cut in a rename, twice
   edge/slots_tryboot.py, `_keep`: the book before autoboot.txt                    -> the cut commit is completed
   update/slot.py, `chosen`: `primary=slot` also for the slot that does not run    -> an installed update is only tried
