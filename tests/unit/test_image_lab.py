@@ -20,7 +20,7 @@ from gateway.config import EyeConfig
 from gateway.update.slot import PARTITION, Slot, render_autoboot
 from provisioning import bench_home
 from provisioning.image import archive, build, commands, profile
-from tests.image_lab import kept
+from tests.image_lab import kept, write_log
 from tests.image_lab.card import Card, CardError
 from tests.image_lab.machine import SHELL_UNIT
 from tests.net_lab.lab import PLACES
@@ -51,6 +51,31 @@ def test_a_try_boots_the_other_slot(primary):
 def test_a_card_without_a_choice_boots_nothing():
     with pytest.raises(CardError):
         Written(None).choice(tryboot=False)
+
+
+def log_of(*entries: tuple[int, int, bytes]) -> bytes:
+    """(begin in sectors, flags, content) as QEMU logs them, with a head that nothing has written."""
+    log = bytes(write_log.SECTOR)
+    for begin, flags, content in entries:
+        # A discard names sectors and brings none.
+        count = 7 if flags & write_log.DISCARD else len(content) // write_log.SECTOR
+        log += write_log.ENTRY.pack(begin, count, flags, 0).ljust(write_log.SECTOR, b"\0")
+        log += content
+    return log
+
+
+def test_a_part_of_the_card_is_seen_after_each_write_to_it_and_after_no_other(tmp_path):
+    """Mutations: `begin` for `begin - start`; the content not cut at either end; discards not left out; the head not
+    skipped.
+    """
+    a, b, c = (bytes([each]) * 512 for each in b"abc")
+    path = tmp_path / "writes.log"
+    path.write_bytes(log_of((0, 0, a), (3, 0, b + c), (0, 1, b""), (4, write_log.DISCARD, b""), (5, 0, a + b)))
+    part, start = bytes(2 * 512), 4 * 512
+    assert [bytes(state) for state in write_log.states(path, part, start)] == [c + bytes(512), c + a]
+    path.write_bytes(log_of((4, 0, a))[:-1])
+    with pytest.raises(write_log.WriteLogError, match="ends in a write"):
+        list(write_log.writes(path))
 
 
 def test_nothing_of_the_lab_is_in_the_image():
