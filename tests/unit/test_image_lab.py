@@ -54,8 +54,8 @@ def test_a_card_without_a_choice_boots_nothing():
 
 
 def log_of(*entries: tuple[int, int, bytes]) -> bytes:
-    """(begin in sectors, flags, content) as QEMU logs them, with a head that nothing has written."""
-    log = bytes(write_log.SECTOR)
+    """(begin in sectors, flags, content) as QEMU logs them."""
+    log = write_log.SUPER.pack(write_log.MAGIC, 1, 0, write_log.SECTOR).ljust(write_log.SECTOR, b"\0")
     for begin, flags, content in entries:
         # A discard names sectors and brings none.
         count = 7 if flags & write_log.DISCARD else len(content) // write_log.SECTOR
