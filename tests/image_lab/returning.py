@@ -66,8 +66,16 @@ class Return:
         return dict(told)
 
     async def confirm(self, code: str) -> dict[str, Any]:
+        """Once the witness has all of the device's log; until then it says that it is busy."""
         message = DeviceErase(self.home.audience, new_id("j"), self.version, code)
-        return await self.send(message, self.second, SECOND, Role.INSTALLER, second_token(self.home.centre_config))
+        for _ in range(15):
+            token = second_token(self.home.centre_config)
+            told = await self.send(message, self.second, SECOND, Role.INSTALLER, token)
+            if told.get("code") != "busy":
+                break
+            message = msgspec.structs.replace(message, jti=new_id("j"))
+            await asyncio.sleep(20.0)
+        return told
 
 
 def needles(home: BenchHome) -> dict[bytes, str]:
@@ -121,11 +129,9 @@ async def returned(lab: ImageLab) -> None:
     facts = await back.facts()
     lab.say(f"  at the centre: {facts['gateway']}/{facts['install_epoch']} code {facts['code']}")
     wrong = f"{(int(facts['code']) + 1) % 1_000_000:06d}"
-    try:
-        told = await back.confirm(wrong)
-    except OperatorError as exc:
-        told = {"code": exc.code}
-    lab.say(f"  a wrong code: {told}")
+    told = await back.confirm(wrong)
+    lab.say(f"  a wrong code: {told['kind']} {told.get('code')}")
+    assert told.get("code") == "nonce-unknown", told
     assert "erase-now" not in await lab.machine.order(f"ls {STATE}/guard")
     # It has cost the act: held again while power comes.
     await lab.machine.order("sync")
@@ -137,7 +143,8 @@ async def returned(lab: ImageLab) -> None:
     await lab.machine.order(f"sleep 3; rm {WORLD}/hands.json")
     await lab.until_armed()
     told = await back.confirm(facts["code"])
-    lab.say(f"  the right code by a second person: {told.get('kind', told)}")
+    lab.say(f"  the right code by a second person: {told['kind']} {told.get('code', '')}")
+    assert told["kind"] == "accepted", told
 
     # Nobody's hand from here on: the last word is said and witnessed, then it erases itself and starts anew.
     await lab.machine.until_off(900.0)
@@ -188,7 +195,7 @@ async def returned(lab: ImageLab) -> None:
         except OperatorError as exc:
             said = f"{exc.code}: {exc}"
     lab.say(f"  a command of the old installation: {said[:200]}")
-    assert "wrong-audience" in said or "other-installation" in said, said
+    assert "wrong-device" in said, said
     lab.version = 0
     await lab.agree()
     lab.say("  and an agreement of the new one is in force")
