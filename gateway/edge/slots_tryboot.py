@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.core.error import HardwareFaultError, IntegrityError
-from gateway.ledger.disk import Disk, sync_directory, write_all
+from gateway.ledger.disk import Disk, fill, sync_directory
 from gateway.update import slot as rules
 from gateway.update.slot import Note, Selection, Slot
 
@@ -107,11 +107,7 @@ class SlotSelection:
 def replace_on_fat(disk: Disk, path: Path, content: bytes) -> None:
     """Give `path` new content, whole. Raises OSError; SelectionFaultError when there is no name left for it."""
     partial, fd = _new_file(disk, path.parent)
-    try:
-        write_all(disk, fd, content)
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)
+    fill(disk, fd, content)
     disk.rename(partial, path)
     sync_directory(disk, path.parent)
 

@@ -63,6 +63,15 @@ def sync_directory(disk: Disk, directory: Path) -> None:
         disk.close(fd)
 
 
+def fill(disk: Disk, fd: int, content: bytes) -> None:
+    """Write a new file's content, durably; closes `fd`. Raises OSError."""
+    try:
+        write_all(disk, fd, content)
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
 def replace_durably(disk: Disk, path: Path, content: bytes) -> None:
     """Give `path` new content: after a power cut it has the old or the new, whole.
 
@@ -70,12 +79,7 @@ def replace_durably(disk: Disk, path: Path, content: bytes) -> None:
     """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
-        fd = disk.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            write_all(disk, fd, content)
-            disk.fsync(fd)
-        finally:
-            disk.close(fd)
+        fill(disk, disk.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), content)
         disk.rename(partial, path)
     except OSError:
         with suppress(OSError):

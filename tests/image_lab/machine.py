@@ -231,21 +231,20 @@ class Machine:
 
         What the guest has not yet given to its disk is not in the copy, as it would not be after a cut.
         """
-        reader, writer = await asyncio.open_unix_connection(str(self.directory / "qmp.sock"))
-        try:
-            for word in ("qmp_capabilities", "stop"):
-                await self._monitor(reader, writer, word)
-            await asyncio.to_thread(sh, "cp", "--sparse=always", str(self.card.path), str(to))
-            await self._monitor(reader, writer, "cont")
-        finally:
-            writer.close()
+        await self._tell("stop")
+        await asyncio.to_thread(sh, "cp", "--sparse=always", str(self.card.path), str(to))
+        await self._tell("cont")
 
     async def stand_still(self) -> None:
         """Every write that was begun has ended, and no other follows."""
+        await self._tell("stop")
+
+    async def _tell(self, word: str) -> None:
+        """One word to QEMU's monitor; returns when it has been done."""
         reader, writer = await asyncio.open_unix_connection(str(self.directory / "qmp.sock"))
         try:
-            for word in ("qmp_capabilities", "stop"):
-                await self._monitor(reader, writer, word)
+            await self._monitor(reader, writer, "qmp_capabilities")
+            await self._monitor(reader, writer, word)
         finally:
             writer.close()
 

@@ -26,7 +26,6 @@ from gateway.protocol.key import SigningKey, b64url_decode
 from gateway.protocol.message import AgreementPut, DeviceErase, DeviceReturn, Message, Role
 from provisioning import bench_home, demo
 from provisioning.bench_home import PLANNER, BenchHome, new_id
-from tests.image_lab.card import Data
 from tests.image_lab.enrol import STATE, WORLD
 from tests.image_lab.lab import ImageLab, enrol_card, hits_in
 from tests.image_lab.people import SECOND, second_token
@@ -122,10 +121,7 @@ async def returned(lab: ImageLab) -> None:
     data.write_back()
     header = lab.machine.card.head()
     lab.machine.takes_discards = True
-    await lab.power_on()
-    await lab.machine.until("systemctl --quiet is-active tillsyn-guard", every_s=0.3)
-    await lab.machine.order(f"sleep 3; rm {WORLD}/hands.json")
-    lab.say(f"  the button was held as power came; {await lab.until_armed()}")
+    lab.say(f"  the button was held as power came; {await held(lab)}")
 
     facts = await back.facts()
     lab.say(f"  at the centre: {facts['gateway']}/{facts['install_epoch']} code {facts['code']}")
@@ -139,10 +135,7 @@ async def returned(lab: ImageLab) -> None:
     await lab.machine.order(f"printf '%s' '{BUTTON.decode()}' >{WORLD}/hands.json; sync")
     await lab.machine.ask("systemctl --no-block reboot")
     await lab.machine.until_off()
-    await lab.power_on()
-    await lab.machine.until("systemctl --quiet is-active tillsyn-guard", every_s=0.3)
-    await lab.machine.order(f"sleep 3; rm {WORLD}/hands.json")
-    await lab.until_armed()
+    await held(lab)
     told = await back.confirm(facts["code"])
     lab.say(f"  the right code by a second person: {told['kind']} {told.get('code', '')}")
     assert told["kind"] == "accepted", told
@@ -151,7 +144,7 @@ async def returned(lab: ImageLab) -> None:
     await lab.machine.until_off(900.0)
     lab.say(f"  erased, and started anew: {_words(lab.machine.console)}")
     assert not any(lab.machine.card.head()), "the header is gone"
-    copied = Data(lab.machine.card, lab.key_hex, plain, head=header)
+    copied = lab.machine.card.data(lab.key_hex, plain, head=header)
     after = hits_in(copied.plain, known)
     lab.say(f"  after, with a header that somebody had copied before: {sorted(after) or 'nothing'}")
     assert after == set()
@@ -203,6 +196,14 @@ async def returned(lab: ImageLab) -> None:
     lab.say(f"  a command of the old installation; the new ledger, verified: {kinds}")
     assert kinds[0].startswith("boot"), "it begins at nothing"
     assert kinds[-1] == "refused:wrong-device", kinds
+
+
+async def held(lab: ImageLab) -> dict[str, Any]:
+    """Power on with the button down, as `hands.json` says, and let it go when the guard has seen it."""
+    await lab.power_on()
+    await lab.machine.until("systemctl --quiet is-active tillsyn-guard", every_s=0.3)
+    await lab.machine.order(f"sleep 3; rm {WORLD}/hands.json")
+    return await lab.until_armed()
 
 
 def _said(reply: bytes) -> dict[str, Any]:
