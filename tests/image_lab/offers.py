@@ -320,7 +320,7 @@ async def offered(lab: ImageLab) -> None:
 
 POINTS = {"offered": 1, "downloading": 5, "installed": 2, "rebooting": 4, "first boot": 6, "gate": 2}
 """At most so many copies of the card by time, of what happens under that name."""
-EVERY_S = {"downloading": 60.0, "rebooting": 2.0, "first boot": 15.0, "gate": 200.0}
+EVERY_S = {"downloading": 25.0, "rebooting": 2.0, "first boot": 15.0, "gate": 200.0}
 SELECTION_POINTS = 30
 """At most so many copies at a change of the slot selection: what is pending, tried, and good."""
 SELECTION_BYTES = 1 << 20
@@ -394,9 +394,9 @@ async def points(lab: ImageLab) -> None:
     offers = await offers_of(lab)
     folder = lab.directory / "points"
     folder.mkdir()
-    offers.make("whole", adaptive=False)
+    offers.make("points")
     taking = Points(lab, folder, old=booted(lab))
-    rollout = await offers.give_out(offers.offer("whole"))
+    rollout = await offers.give_out(offers.offer("points"))
 
     def look(phase: str) -> None:
         taking.phase = phase
@@ -408,7 +408,7 @@ async def points(lab: ImageLab) -> None:
     await copies
     lab.say(
         f"points: {len(taking.made)} copies; {told['phase']}; boots {offers.boots}; "
-        f"rollout {await offers.end(rollout)}; fetched {offers.sent('whole')} of {offers.sizes['whole']} bytes"
+        f"rollout {await offers.end(rollout)}; fetched {offers.sent('points')} of {offers.sizes['points']} bytes"
     )
     assert told["phase"] == "good", told
     await lab.machine.order("sync")
