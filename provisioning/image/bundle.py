@@ -127,9 +127,10 @@ def manifest_sha256(target: Path) -> str:
     Source: RAUC 1.13, "Reference", bundle formats.
     """
     with target.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(length - 8, 0))
         size = int.from_bytes(file.read(8), "big")
-        if not 0 < size <= MAX_SIGNATURE_BYTES:
+        if not 0 < size <= min(MAX_SIGNATURE_BYTES, length - 8):
             raise ImageMismatchError(f"{target}: no bundle: it ends in no signature")
         file.seek(-8 - size, os.SEEK_END)
         signature = file.read(size)

@@ -46,9 +46,11 @@ def test_what_holds_no_manifest_has_no_such_name(tmp_path: Path):
     target = signed(tmp_path, b"[update]\n", pkcs7.PKCS7Options.DetachedSignature)
     with pytest.raises(ImageMismatchError, match="holds no manifest"):
         bundle.manifest_sha256(target)
-    target.write_bytes(bytes(5000))
-    with pytest.raises(ImageMismatchError, match="ends in no signature"):
-        bundle.manifest_sha256(target)
+    # Without a size, shorter than its size field, with a size that is longer than the file.
+    for content in (bytes(5000), b"", b"\x01", (100).to_bytes(8, "big"), b"x" * 99 + (100).to_bytes(8, "big")):
+        target.write_bytes(content)
+        with pytest.raises(ImageMismatchError, match="ends in no signature"):
+            bundle.manifest_sha256(target)
 
 
 def test_an_update_fetches_only_what_a_slot_lacks_unless_it_is_told_not_to():
