@@ -46,6 +46,7 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
         "refused": offers.refused,
         **{name: partial(offers.sabotaged, name=name) for name in offers.SABOTAGED},
         "offered": offers.offered,
+        "interrupted": offers.interrupted,
         "points": offers.points,
         "returned": returning.returned,
         "selection": shows.selection,
@@ -54,7 +55,7 @@ def all_shows(options: argparse.Namespace) -> dict[str, Show]:
 
 BUNDLES = {"update": ("good", None), "panics": ("panics", shows.panics), "unguarded": ("unguarded", shows.unguarded)}
 """What a show installs, and what is changed in it."""
-BY_NAME = ("refused", *offers.SABOTAGED, "offered", "points", "returned", "selection")
+BY_NAME = ("refused", *offers.SABOTAGED, "offered", "interrupted", "points", "returned", "selection")
 """What takes long, or leaves the card as another; so asked for by name. All but the last two need a next build."""
 NEEDED = ("first", "armed")
 """Before any other show, on a new card."""

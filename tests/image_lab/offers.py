@@ -316,7 +316,38 @@ async def offered(lab: ImageLab) -> None:
     await stays(lab, old.other)
 
 
-# Power cuts
+RAUC = "de.pengutronix.rauc"
+INSTALLING = f"busctl --auto-start=no get-property {RAUC} / {RAUC}.Installer Operation | grep -qw installing"
+CUT_AFTER_S = (20.0, 60.0)
+"""Seconds of writing the other slot, after which the power is cut."""
+
+
+async def interrupted(lab: ImageLab) -> None:
+    """The power is cut twice while the other slot is written; nobody does anything but give it back."""
+    offers = await offers_of(lab)
+    old = booted(lab)
+    offers.make("interrupted")
+    rollout = await offers.give_out(offers.offer("interrupted"))
+    for after_s in CUT_AFTER_S:
+        await lab.machine.until(INSTALLING, limit_s=900.0)
+        await asyncio.sleep(after_s)
+        await lab.machine.order(INSTALLING)
+        await lab.machine.cut()
+        await lab.power_on()
+        lab.say(f"  cut after {after_s:g} s of writing; up again in slot {booted(lab)}")
+        assert booted(lab) is old
+    told = await offers.until_told(GATE_LIMIT_S)
+    slots = " ".join((await lab.slots()).splitlines()[:2])
+    lab.say(
+        f"interrupted: {told['phase']} {told['why'] or ''}; boots {offers.boots}; rollout {await offers.end(rollout)}; "
+        f"fetched {offers.sent('interrupted')} of {offers.sizes['interrupted']} bytes; {slots}"
+    )
+    assert told["phase"] == "good", told
+    assert offers.boots == [f"{old.other} try"], offers.boots
+    assert f"primary={old.other}" in slots, slots
+
+
+# Power cuts, each in a copy
 
 POINTS = {"offered": 1, "downloading": 5, "installed": 2, "rebooting": 4, "first boot": 6, "gate": 2}
 """At most so many copies of the card by time, of what happens under that name."""
