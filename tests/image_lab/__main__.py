@@ -156,6 +156,9 @@ def main() -> int:
     if options.begin and not options.only:
         print("--from: say by --only which shows", file=sys.stderr)
         return 2
+    if options.begin and not (options.kept / options.begin).is_dir():
+        print(f"--from: nothing was kept at {options.kept / options.begin}; --keep keeps a card", file=sys.stderr)
+        return 2
     names = [name for name in options.only.split(",") if name] or [name for name in known if name not in BY_NAME]
     if unknown := set(names) - set(known):
         print(f"no such show: {', '.join(sorted(unknown))}. There are: {', '.join(known)}", file=sys.stderr)
